@@ -34,6 +34,9 @@ def migrate(connection: Connection, service_role: str) -> None:
         connection.commit()
         time.sleep(POLL_SECONDS)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    # Behind a pooler these are defaults of the service's role, which may be the owner as well.
+    connection.execute(text("SET statement_timeout = 0"))
+    connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
     connection.commit()
     try:
         context.configure(

@@ -217,6 +217,7 @@ def environment_for(settings: Settings) -> dict[str, str]:
         {
             "SEGMENTQL_DATABASE_URL": settings.database_url,
             "SEGMENTQL_DATABASE_READ_URL": "",
+            "SEGMENTQL_DATABASE_POOLER": settings.database_pooler,
             "SEGMENTQL_REDIS_URL": settings.redis_url,
             "SEGMENTQL_S3_ENDPOINT_URL": settings.store.endpoint_url,
             "SEGMENTQL_S3_PUBLIC_ENDPOINT_URL": settings.store.public_endpoint_url,

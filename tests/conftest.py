@@ -32,6 +32,7 @@ from segmentql.app import create_app
 from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
 from segmentql.tables import Base, DroppedHistoryRow, IdAllocatorRow, MemberCountRollupRow
+from tests.pooler import IS_POOLED, pooled
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -78,10 +79,15 @@ async def template(servers: LocalServers) -> str:
 
 
 @pytest.fixture(scope="session")
-async def settings(servers: LocalServers, template: str) -> Settings:
+async def settings(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
     """Return the settings of a service with a migrated database for this run."""
     await make_database(servers, "run", template=template)
-    return servers.settings("run").model_copy(update=external_store())
+    direct = servers.settings("run").model_copy(update=external_store())
+    if not IS_POOLED:
+        yield direct
+        return
+    async with pooled(direct) as settings:
+        yield settings
 
 
 def external_store() -> dict[str, str]:
@@ -303,6 +309,7 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
         {
             "SEGMENTQL_DATABASE_URL": settings.database_url,
             "SEGMENTQL_MIGRATION_DATABASE_URL": settings.owner_database_url,
+            "SEGMENTQL_DATABASE_POOLER": settings.database_pooler,
             "SEGMENTQL_REDIS_URL": settings.redis_url,
             "SEGMENTQL_S3_ENDPOINT_URL": settings.store.endpoint_url,
             "SEGMENTQL_S3_PUBLIC_ENDPOINT_URL": settings.store.public_endpoint_url,

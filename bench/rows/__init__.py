@@ -16,6 +16,7 @@ from bench.rows import (
     imports,
     keys,
     member_counts,
+    pooler,
     reads,
     reports,
     rollout_chaos,
@@ -31,6 +32,7 @@ RowMeasurement: TypeAlias = Callable[[Benchmark], AsyncIterator[Row]]
 ROWS: Final[dict[str, RowMeasurement]] = {
     "idle": idle.measure,
     "reads": reads.measure,
+    "pooler": pooler.measure,
     "growth": growth.measure,
     "keys": keys.measure,
     "hostile": hostile.measure,

@@ -115,12 +115,12 @@ async def measure(bench: Benchmark) -> AsyncIterator[Row]:
                 elif isinstance(peer, postgraphile.NotInstalled):
                     yield Row(
                         name=case.name,
-                        ours=_throughput(results[OURS]),
+                        ours=throughput(results[OURS]),
                         min_value=min_ratio,
                         skip_reason=peer.reason,
                     )
             for name, max_ratio in case.max_cpu_ratios.items():
-                yield _cpu_row(case.name, results, name, max_ratio)
+                yield cpu_row(case.name, results, name, max_ratio)
     yield await _measure_with_key(bench)
 
 
@@ -161,7 +161,7 @@ async def _measure_with_key(bench: Benchmark) -> Row:
                 ),
             },
         )
-    return _cpu_row(name, results, WITHOUT_KEY, MAX_KEY_COST)
+    return cpu_row(name, results, WITHOUT_KEY, MAX_KEY_COST)
 
 
 async def _constant_body(api: Server) -> str:
@@ -198,19 +198,19 @@ def _throughput_row(case: Case, results: Results, peer: str, min_ratio: float | 
     ours, theirs = results[OURS], results[peer]
     return Row(
         name=case.name,
-        ours=_throughput(ours),
-        compared=f"{peer}: {_throughput(theirs)}",
+        ours=throughput(ours),
+        compared=f"{peer}: {throughput(theirs)}",
         value=ours["per_second"] / theirs["per_second"],
         min_value=min_ratio,
         details={"ours": ours, "theirs": theirs},
     )
 
 
-def _cpu_row(load: str, results: Results, limit: str, max_ratio: float | None) -> Row:
+def cpu_row(load: str, results: Results, limit: str, max_ratio: float | None) -> Row:
     ours, theirs = results[OURS], results[limit]
     name = f"CPU per request of {load}"
     if CPU not in ours or CPU not in theirs:
-        return Row(name=name, ours=_throughput(ours), max_value=max_ratio, skip_reason="no /proc")
+        return Row(name=name, ours=throughput(ours), max_value=max_ratio, skip_reason="no /proc")
     return Row(
         name=name,
         ours=f"{ours[CPU]:,.0f} us",
@@ -222,7 +222,7 @@ def _cpu_row(load: str, results: Results, limit: str, max_ratio: float | None) -
     )
 
 
-def _throughput(result: Mapping[str, float]) -> str:
+def throughput(result: Mapping[str, float]) -> str:
     """Return the requests per second, and the CPU time of the server per request if known."""
     cpu = f", {result[CPU]:,.0f} us CPU" if CPU in result else ""
     return f"{result['per_second']:,.0f} req/s{cpu}"

@@ -12,6 +12,7 @@ from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.sessions import ReadSession
 from segmentql.settings import Settings
 from tests.conftest import Sql, recorded_statements, until
+from tests.pooler import NEEDS_DIRECT_SESSION
 from tests.timeline import make_users
 
 STATEMENTS: Mapping[str, Mapping[str, object]] = {
@@ -85,6 +86,7 @@ async def test_invalid_value_is_raised_as_sqlalchemy_raises_it(database: Databas
             await session.execute(text("SELECT CAST(:a AS int)"), {"a": "text"})
 
 
+@NEEDS_DIRECT_SESSION
 async def test_cancelled_read_closes_its_connection(sql: Sql, database: Database) -> None:
     async with database.read() as session:
         first = await pid(session)
@@ -110,6 +112,7 @@ async def test_cancelled_read_closes_its_connection(sql: Sql, database: Database
         assert await pid(session) != first
 
 
+@NEEDS_DIRECT_SESSION
 async def test_all_dead_pooled_connections_are_replaced_after_one_error(
     sql: Sql, database: Database
 ) -> None:

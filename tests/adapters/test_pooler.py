@@ -1,8 +1,10 @@
 """The service works behind PgBouncer in transaction mode, and doctor checks its settings."""
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -10,6 +12,7 @@ from sqlalchemy import text
 
 from segmentql import metrics
 from segmentql.adapters.database import Database
+from segmentql.adapters.role_settings import store_role_settings
 from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import TimedOut, Unavailable
@@ -17,9 +20,9 @@ from segmentql.local import LocalServers, with_database
 from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
-from tests.conftest import make_database, serving
+from tests.conftest import environment, make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments
-from tests.pooler import SERVER_CONNECTIONS, pgbouncer
+from tests.pooler import SERVER_CONNECTIONS, behind_pooler, pgbouncer
 
 # Each test starts a PgBouncer and creates a database, which takes about a second.
 pytestmark = pytest.mark.slow
@@ -38,18 +41,25 @@ async def own_settings(servers: LocalServers, template: str) -> AsyncIterator[Se
     await connection.close()
 
 
-def behind_pooler(settings: Settings, url: str, pooler: str = "transaction") -> Settings:
-    return settings.model_copy(
-        update={
-            "database_url": url,
-            "database_pooler": pooler,
-            "database_pool_size": CLIENTS,
-        }
-    )
+def with_clients(settings: Settings) -> Settings:
+    return settings.model_copy(update={"database_pool_size": CLIENTS})
 
 
 def opened(settings: Settings) -> Database:
     return Database(settings, name="tests", publish=lambda _: None)
+
+
+async def migrate(settings: Settings, folder: Path, **changes: str) -> str:
+    """Run `segmentql migrate` and return its standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "migrate"),
+        cwd=folder,
+        env=environment(settings, **changes),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, output = await process.communicate()
+    assert process.returncode == 0, output
+    return output.decode()
 
 
 async def doctor_findings(settings: Settings) -> dict[str, Finding]:
@@ -84,33 +94,72 @@ async def test_doctor_finds_a_pooler_that_ignores_startup_parameters(
         finding = (await doctor_findings(behind_pooler(own_settings, url, "none")))["pooler"]
     assert finding.verdict is Verdict.FAILED
     assert finding.observation == (
-        "a pooler drops startup parameters: statement_timeout is 0 ms instead of 10000 ms"
+        "a pooler drops startup parameters: jit is on instead of off,"
+        " statement_timeout is 0 instead of 10000, lock_timeout is 0 instead of 5000,"
+        " idle_in_transaction_session_timeout is 0 instead of 15000"
     )
     assert finding.remedy == "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
-async def test_doctor_advises_a_time_limit_for_reads(
-    own_settings: Settings, servers: LocalServers
+async def test_migrate_stores_the_settings_of_reads_once(
+    own_settings: Settings, servers: LocalServers, tmp_path: Path
 ) -> None:
     name = own_settings.database_url.rpartition("/")[2]
+    superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
+    await superuser.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Asia/Tokyo'")
     async with pgbouncer(own_settings.database_url) as url:
         settings = behind_pooler(own_settings, url)
         findings = await doctor_findings(settings)
         assert findings["database"].verdict is Verdict.OK
         assert findings["a transaction"].verdict is Verdict.OK
         assert findings["pooler"].verdict is Verdict.WARNING
-        advised = "ALTER ROLE segmentql_service SET statement_timeout = '10s'"
-        assert findings["pooler"].remedy == f"run {advised}"
+        assert findings["pooler"].observation == (
+            "transaction; outside a transaction, timezone is Asia/Tokyo instead of UTC,"
+            " jit is on instead of off, statement_timeout is 0 instead of 10000,"
+            " lock_timeout is 0 instead of 5000,"
+            " idle_in_transaction_session_timeout is 0 instead of 15000"
+        )
+        assert findings["pooler"].remedy == (
+            "run `segmentql migrate`, then RECONNECT in PgBouncer's admin console"
+        )
 
-        superuser = await asyncpg.connect(with_database(servers.superuser_url, name))
-        # The option is set for this database only, because other tests run at the same time.
-        await superuser.execute(advised.replace(" SET", f' IN DATABASE "{name}" SET'))
+        output = await migrate(settings, tmp_path)
+        assert output.count("ALTER ROLE segmentql_service IN DATABASE") == 5
+        assert f"{name} SET statement_timeout = '10000'" in output
+        assert "run RECONNECT" in output
+        assert "ALTER ROLE" not in await migrate(settings, tmp_path)
+        output = await migrate(settings, tmp_path, SEGMENTQL_STATEMENT_TIMEOUT_SECONDS="7")
+        assert output.count("ALTER ROLE") == 1
+        assert "SET statement_timeout = '7000'" in output
+
+        # The pooler opens new connections, as after RECONNECT.
         await superuser.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        await superuser.close()
-        assert (await doctor_findings(settings))["pooler"].verdict is Verdict.OK
+        changed = settings.model_copy(update={"statement_timeout_seconds": 7})
+        assert (await doctor_findings(changed))["pooler"] == Finding(
+            "pooler", Verdict.OK, "transaction; the role has the service's settings"
+        )
+        assert (await doctor_findings(settings))["pooler"].observation == (
+            "transaction; outside a transaction, statement_timeout is 7000 instead of 10000"
+        )
+    await superuser.close()
+
+
+async def test_read_is_cancelled_by_the_server_after_migrate(own_settings: Settings) -> None:
+    limited = own_settings.model_copy(update={"statement_timeout_seconds": 0.1})
+    await store_role_settings(limited)
+    async with pgbouncer(own_settings.database_url) as url:
+        database = opened(behind_pooler(limited, url))
+
+        async def sleep(session: ReadSession) -> None:
+            await session.execute(text("SELECT pg_sleep(60)"))
+
+        with pytest.raises(TimedOut):
+            await database.read_one(sleep)
+        assert await database.read_one(ping) == 42
+        await database.dispose()
 
 
 async def test_service_works_with_many_clients_on_few_server_connections(
@@ -121,7 +170,7 @@ async def test_service_works_with_many_clients_on_few_server_connections(
 
     async with (
         pgbouncer(own_settings.database_url) as url,
-        serving(behind_pooler(own_settings, url)) as api,
+        serving(with_clients(behind_pooler(own_settings, url))) as api,
     ):
         await make_segments(api, "a", "b")
         before = joins()

@@ -13,6 +13,7 @@ from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.sessions import WriteSession
 from tests.adapters.test_autocommit import STATEMENTS
 from tests.conftest import Sql, recorded_statements, until
+from tests.pooler import NEEDS_DIRECT_SESSION
 from tests.timeline import make_users
 
 INSERT = text("INSERT INTO users (id, created_at) VALUES (:id, now())")
@@ -141,6 +142,7 @@ async def test_cancelled_transaction_closes_its_connection(sql: Sql, database: D
     assert await database.transaction(pid) != first
 
 
+@NEEDS_DIRECT_SESSION
 async def test_cancelled_commit_returns_no_open_transaction(sql: Sql, database: Database) -> None:
     """A trigger delays the commit, which is cancelled in the meantime."""
     await sql.execute("""

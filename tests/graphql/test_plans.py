@@ -26,6 +26,7 @@ from tests.graphql.executor_helpers import (
     make_context,
     selections,
 )
+from tests.pooler import NEEDS_OWN_TIMEOUT
 
 
 @profile(
@@ -155,6 +156,7 @@ def test_small_document_does_not_compile_to_a_huge_plan(query: str) -> None:
     assert time.process_time() - started < 5
 
 
+@NEEDS_OWN_TIMEOUT
 @pytest.mark.parametrize("blocked", ['isIn(slug: "A")', "segments { slug }"])
 async def test_timed_out_statement_is_not_retried_by_graphql_core(
     settings: Settings, sql: Sql, blocked: str

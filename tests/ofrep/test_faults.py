@@ -14,6 +14,7 @@ from tests.conftest import Api, Sql, serving, until
 from tests.graphql.test_deadlines import locked, slow_body
 from tests.graphql.test_faults import metrics, renamed_table
 from tests.ofrep.client import BY_HAND, FLAGS, evaluate, store_memberships
+from tests.pooler import NEEDS_OWN_TIMEOUT
 
 SECONDS = 1.5
 OPERATIONS = {"A": "OFREP flag", None: "OFREP flags"}
@@ -90,6 +91,7 @@ async def test_internal_fault_is_masked_and_names_the_request(
     assert "memberships" in str(line["exc_info"])
 
 
+@NEEDS_OWN_TIMEOUT
 async def test_statement_beyond_its_time_limit_is_a_fault(
     settings: Settings, api: Api, sql: Sql
 ) -> None:

@@ -30,8 +30,9 @@ UNNAMED_STATEMENTS: Final[Mapping[str, Any]] = {
 """Prepare each statement without a name when it runs.
 
 A transaction pooler can use another server connection for each transaction, and statements that an
-earlier transaction prepared do not exist there. asyncpg sends no Sync between Parse and Bind, so
-the pooler keeps both on one server connection."""
+earlier transaction prepared do not exist there. asyncpg parses such a statement again in the
+message group that binds and executes it, so all of them reach the same server connection, also
+without a transaction. `tests/adapters/test_pooled_statements.py` verifies that."""
 
 _PREPARED_STATEMENT_CODES: Final = {"26000", "42P05"}
 """SQLSTATEs of prepared statements that are missing, or that another session has prepared."""
@@ -39,9 +40,13 @@ _PREPARED_STATEMENT_CODES: Final = {"26000", "42P05"}
 USE_POOLER: Final = "set SEGMENTQL_DATABASE_POOLER=transaction"
 
 
-def plain_engine(url: str, *, name: str) -> AsyncEngine:
-    """Return an engine without a pool and without the session settings of the service."""
-    return make_engine(url, name=name, server_settings={}, poolclass=NullPool)
+def plain_engine(url: str, *, name: str, arguments: Mapping[str, Any] | None = None) -> AsyncEngine:
+    """Return an engine without a pool and without the session settings of the service.
+
+    Args:
+        arguments: more arguments of asyncpg.
+    """
+    return make_engine(url, name=name, server_settings={}, arguments=arguments, poolclass=NullPool)
 
 
 def probe_engine(settings: Settings, *, name: str, seconds: float) -> AsyncEngine:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from segmentql.adapters.connection_pool import MeasuredPool, time_statements
 from segmentql.adapters.connections import (
@@ -48,7 +49,7 @@ def service_engine(
         arguments={
             **statement_arguments(settings),
             # Longer than the server's timeout, so it applies only if the server does not respond,
-            # or to reads through a pooler with a role that has no statement_timeout.
+            # or to reads through a pooler if the role has no statement_timeout (`role_settings`).
             "command_timeout": settings.statement_timeout_seconds + 2,
         },
         skip_autocommit_rollback=True,
@@ -62,12 +63,22 @@ def service_engine(
 
 
 def _set_in_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> None:
-    """Set the session settings in each transaction, which costs one more statement."""
-    pairs = (f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-    statement = f"SELECT {', '.join(pairs)}"
+    """Set the session settings in each transaction, which costs one more round trip.
+
+    The driver sends the statements together and does not prepare them.
+    """
+    statements = ";".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())
+
+    async def begin(adapted: Any) -> None:
+        await adapted._start_transaction()
+        try:
+            await adapted.driver_connection.execute(statements)
+        except Exception as error:  # noqa: BLE001 - raises it as SQLAlchemy does
+            adapted._handle_exception(error)
 
     def set_locally(connection: Connection) -> None:
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql(statement)
+            adapted: Any = connection.connection.dbapi_connection
+            await_only(begin(adapted))
 
     event.listen(engine.sync_engine, "begin", set_locally)

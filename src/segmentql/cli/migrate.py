@@ -1,5 +1,6 @@
 """`segmentql migrate`: migrates the database's schema."""
 
+import asyncio
 from typing import Any
 
 import click
@@ -9,10 +10,12 @@ from segmentql import logs
 from segmentql.adapters.connections import describe_error
 from segmentql.adapters.migrations import upgrade
 from segmentql.adapters.revisions import known_revisions
+from segmentql.adapters.role_settings import store_role_settings
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
 from segmentql.database_url import display_address
 from segmentql.errors import SchemaTooNew, Unavailable
+from segmentql.settings import Settings
 
 HEAD = "head"
 LOCK_NOT_AVAILABLE = "55P03"
@@ -73,3 +76,23 @@ def migrate(revision: str) -> None:
             "a migration was rolled back because it waited too long for a lock of another session;"
             " run it again when that session has ended"
         ) from None
+    if settings.database_pooler == "transaction":
+        _store_role_settings(settings)
+
+
+def _store_role_settings(settings: Settings) -> None:
+    try:
+        statements = asyncio.run(store_role_settings(settings))
+    except (DBAPIError, OSError, TimeoutError) as error:
+        raise click.ClickException(
+            "the schema is migrated, but the defaults of the service's role cannot be set through"
+            f" {display_address(settings.database_url)}: {describe_error(error)}"
+        ) from None
+    for statement in statements:
+        click.echo(statement, err=True)
+    if statements:
+        click.echo(
+            "Note: connections that the pooler has already opened to PostgreSQL keep the former"
+            " defaults. To replace them, run RECONNECT in PgBouncer's admin console.",
+            err=True,
+        )

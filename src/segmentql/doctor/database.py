@@ -13,10 +13,10 @@ from segmentql.adapters.connections import (
     describe_error,
     plain_engine,
     pooler_advice,
-    statement_timeout_milliseconds,
 )
 from segmentql.adapters.database import Database
 from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
+from segmentql.adapters.role_settings import role_settings
 from segmentql.adapters.sessions import WriteSession
 from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
@@ -34,8 +34,9 @@ SELECT current_setting('server_version_num')::int AS version,
     current_setting('server_version') AS shown_version,
     EXISTS (SELECT FROM pg_class WHERE relname = 'memberships'
         AND pg_get_userbyid(relowner) = current_user) AS owns_tables,
-    quote_ident(current_user) AS role,
-    (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') AS statement_timeout,
+    (SELECT json_object_agg(lower(name), setting) FROM pg_settings
+        WHERE lower(name) IN ('idle_in_transaction_session_timeout', 'jit', 'lock_timeout',
+            'statement_timeout', 'timezone')) AS session_settings,
     extract(epoch FROM clock_timestamp())::float AS clock
 """)
 _INSERT = text("""
@@ -174,30 +175,30 @@ def _owner(owns_tables: bool) -> Finding:  # noqa: FBT001 - a column of the row
 
 
 def _pooler(settings: Settings, row: Any) -> Iterator[Finding]:
-    expected = statement_timeout_milliseconds(settings)
+    """Compare the settings outside a transaction with those of the service."""
+    shown = row.session_settings
+    differences = [
+        f"{name} is {shown[name]} instead of {value}"
+        for name, value in role_settings(settings).items()
+        if shown[name] != value
+    ]
     if settings.database_pooler == "none":
-        if row.statement_timeout != expected:
+        if differences:
             yield Finding(
                 "pooler",
                 Verdict.FAILED,
-                "a pooler drops startup parameters: statement_timeout is"
-                f" {row.statement_timeout} ms instead of {expected} ms",
+                f"a pooler drops startup parameters: {', '.join(differences)}",
                 USE_POOLER,
             )
-    elif row.statement_timeout == 0:
-        seconds = settings.statement_timeout_seconds
+    elif differences:
         yield Finding(
             "pooler",
             Verdict.WARNING,
-            "transaction; PostgreSQL limits the time of transactions, but not of reads",
-            f"run ALTER ROLE {row.role} SET statement_timeout = '{seconds:g}s'",
+            f"transaction; outside a transaction, {', '.join(differences)}",
+            "run `segmentql migrate`, then RECONNECT in PgBouncer's admin console",
         )
     else:
-        yield Finding(
-            "pooler",
-            Verdict.OK,
-            "transaction; PostgreSQL limits the time of transactions and reads",
-        )
+        yield Finding("pooler", Verdict.OK, "transaction; the role has the service's settings")
 
 
 def _migrations(revision: str | None) -> Finding:
