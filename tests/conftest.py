@@ -6,6 +6,7 @@ Tests commit for real. A test that uses `sql`, `database` or `api` starts with e
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,11 +32,15 @@ from segmentql.app import create_app
 from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
 from segmentql.tables import Base, IdAllocatorRow, MemberCountRollupRow
+from tests.replication import REMOTE_APPLY, commit_synchronously, standby_of, with_replica
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+READS_REPLICA = os.environ.get("SEGMENTQL_TEST_REPLICA") == "1"
+"""Whether the service reads a synchronous standby, as `make test-replica` does."""
+
 PATIENCE_SECONDS = 30
 """The maximum time that a test waits for an expected event, even on a slow machine."""
 
@@ -61,11 +66,25 @@ async def servers() -> AsyncIterator[LocalServers]:
         folder = Path(name)
         # the servers that root starts run under another account, which must enter the folder
         folder.chmod(0o755)
-        async with local_servers(folder, postgres_settings=FAST_NOT_SAFE) as running:
+        changes = REMOTE_APPLY if READS_REPLICA else FAST_NOT_SAFE
+        async with local_servers(folder, postgres_settings=changes) as running:
             yield running
             # Their data is deleted next, so an orderly stop is unnecessary.
             for server in (running.store, running.redis, running.postgres):
                 await server.kill()
+
+
+@pytest.fixture(scope="session")
+async def standby(servers: LocalServers) -> AsyncIterator[LocalServers | None]:
+    """Run a synchronous standby that serves all reads, if SEGMENTQL_TEST_REPLICA is 1."""
+    if not READS_REPLICA:
+        yield None
+        return
+    folder = servers.folder.with_name(f"{servers.folder.name}-standby")
+    async with standby_of(servers, folder, {"fsync": "off"}) as running:
+        await commit_synchronously(servers)
+        yield running
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -77,10 +96,11 @@ async def template(servers: LocalServers) -> str:
 
 
 @pytest.fixture(scope="session")
-async def settings(servers: LocalServers, template: str) -> Settings:
+async def settings(servers: LocalServers, template: str, standby: LocalServers | None) -> Settings:
     """Return the settings of a service with a migrated database for this run."""
     await make_database(servers, "run", template=template)
-    return servers.settings("run")
+    settings = servers.settings("run")
+    return with_replica(settings, standby) if standby else settings
 
 
 @pytest.fixture
