@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
-from segmentql.local import LocalServers
+from segmentql.doctor import Finding, Verdict, examine
+from segmentql.local import LocalServers, with_database
 from segmentql.local.postgres import DATABASE
+from segmentql.settings import Settings
 from tests.conftest import until
 from tests.history.clusters import migrated_cluster
 from tests.replication import standby_of, suspended_server, with_replica
@@ -47,6 +49,40 @@ async def database(pair: tuple[LocalServers, LocalServers]) -> AsyncIterator[Dat
     await opened.start_replica_checks()
     yield opened
     await opened.dispose()
+
+
+async def examined(settings: Settings) -> dict[str, Finding]:
+    return {
+        finding.check: finding
+        async for finding in examine(settings)
+        if finding.check.startswith("replica")
+    }
+
+
+async def test_doctor_examines_the_standby(
+    servers: LocalServers, pair: tuple[LocalServers, LocalServers]
+) -> None:
+    primary, standby = pair
+    settings = with_replica(primary.settings(DATABASE), standby).model_copy(
+        update={"replica_max_lag_seconds": 1}
+    )
+    findings = await examined(settings)
+    assert {finding.verdict for finding in findings.values()} == {Verdict.OK}
+    assert list(findings) == ["replica", "replica's role", "replica's migrations"]
+    replica_sql = await asyncpg.connect(standby.superuser_url)
+    sql = await asyncpg.connect(primary.superuser_url)
+    await replica_sql.execute("SELECT pg_wal_replay_pause()")
+    await sql.execute("CREATE TABLE lag (a int); DROP TABLE lag")
+    lagging = (await examined(settings))["replica's role"]
+    await replica_sql.execute("SELECT pg_wal_replay_resume()")
+    assert lagging.verdict is Verdict.WARNING
+    assert "bytes of WAL behind after 1 s" in lagging.observation
+    other = settings.model_copy(
+        update={"database_url": with_database(servers.service_url, "postgres")}
+    )
+    assert (await examined(other))["replica's role"].verdict is Verdict.FAILED
+    sql.terminate()
+    replica_sql.terminate()
 
 
 async def reads_standby(database: Database) -> bool:

@@ -82,4 +82,4 @@ def _leave_read_only_server(context: ExceptionContext) -> None:
     New connections then go to the host that meets the URL's `target_session_attrs`.
     """
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_CODE:
-        context.is_disconnect = True  # type: ignore[misc]
+        context.is_disconnect = True

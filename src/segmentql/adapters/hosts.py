@@ -29,7 +29,7 @@ async def connect_to_usable_host(
     host: Sequence[str],
     port: Sequence[int],
     timeout: float,  # noqa: ASYNC109 - the name of the argument of asyncpg
-    target_session_attrs: str | None = None,
+    target_session_attrs: Any = None,
     **arguments: Any,
 ) -> Any:
     """Return a connection of asyncpg to the first host that can be used.
