@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
 from segmentql.doctor import Finding, Verdict, examine
-from segmentql.local import LocalServers, with_database
+from segmentql.local import LocalServers
 from segmentql.local.postgres import DATABASE
 from segmentql.settings import Settings
 from tests.conftest import until
@@ -78,7 +78,7 @@ async def test_doctor_examines_the_standby(
     assert lagging.verdict is Verdict.WARNING
     assert "bytes of WAL behind after 1 s" in lagging.observation
     other = settings.model_copy(
-        update={"database_url": with_database(servers.service_url, "postgres")}
+        update={"database_url": servers.settings("postgres").database_url}
     )
     assert (await examined(other))["replica's role"].verdict is Verdict.FAILED
     sql.terminate()

@@ -161,8 +161,9 @@ class ReplicaMonitor:
         metrics.REPLICA_FALLBACK.set(1)
         metrics.REPLICA_FALLBACKS.labels(reason).inc()
         log.warning("replica_not_used", reason=reason, seconds=round(lag_seconds, 1))
-        if reason == "unreachable":
+        if reason != "lag":
             # Its reads in flight fail at once, and `Database.read_one` retries them at the primary.
+            # Later connections go to a host of the URL that is a standby then.
             for connection in list(self._connections):
                 connection.terminate()
 
