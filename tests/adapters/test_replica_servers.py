@@ -77,9 +77,7 @@ async def test_doctor_examines_the_standby(
     await replica_sql.execute("SELECT pg_wal_replay_resume()")
     assert lagging.verdict is Verdict.WARNING
     assert "bytes of WAL behind after 1 s" in lagging.observation
-    other = settings.model_copy(
-        update={"database_url": servers.settings("postgres").database_url}
-    )
+    other = settings.model_copy(update={"database_url": servers.settings("postgres").database_url})
     assert (await examined(other))["replica's role"].verdict is Verdict.FAILED
     sql.terminate()
     replica_sql.terminate()
