@@ -41,6 +41,10 @@ FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes"
 READS_REPLICA = os.environ.get("SEGMENTQL_TEST_REPLICA") == "1"
 """Whether the service reads a synchronous standby, as `make test-replica` does."""
 
+needs_reads_of_the_primary = pytest.mark.skipif(
+    READS_REPLICA, reason="a lock or an outage of the primary does not affect reads of a replica"
+)
+
 PATIENCE_SECONDS = 30
 """The maximum time that a test waits for an expected event, even on a slow machine."""
 
