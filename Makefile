@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run compose test test-slow test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check lock check
+.PHONY: help run compose test test-slow test-replica test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ test: $(INSTALLED) ## Run the tests against a real PostgreSQL, Redis and store; 
 
 test-slow: $(INSTALLED) ## Run the slow tests: those that wait for timeouts or stop servers
 	$(PYTEST) -m "slow and not e2e" $(ARGS)
+
+test-replica: $(INSTALLED) ## Run the tests of the features with a synchronous standby that serves the reads
+	SEGMENTQL_TEST_REPLICA=1 $(PYTEST) $(addprefix tests/,graphql users segments memberships rollouts history explain feed ofrep) $(ARGS)
 
 test-all: $(INSTALLED) ## Run the tests and the slow tests
 	$(PYTEST) -m "not e2e" $(ARGS)

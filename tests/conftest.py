@@ -6,6 +6,7 @@ Tests commit for real. A test that uses `sql`, `database` or `api` starts with e
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,11 +34,19 @@ from segmentql.local import ChildProcess, LocalServers, local_servers, with_data
 from segmentql.settings import Settings, child_environment
 from segmentql.tables import Base, DroppedHistoryRow, IdAllocatorRow, MemberCountRollupRow
 from tests.pooler import IS_POOLED, pooled
+from tests.replication import REMOTE_APPLY, commit_synchronously, standby_of, with_replica
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+READS_REPLICA = os.environ.get("SEGMENTQL_TEST_REPLICA") == "1"
+"""Whether the service reads a synchronous standby, as `make test-replica` does."""
+
+needs_reads_of_the_primary = pytest.mark.skipif(
+    READS_REPLICA, reason="a lock or an outage of the primary does not affect reads of a replica"
+)
+
 PATIENCE_SECONDS = 30
 """The maximum time that a test waits for an expected event, even on a slow machine."""
 
@@ -63,11 +72,25 @@ async def servers() -> AsyncIterator[LocalServers]:
         folder = Path(name)
         # the servers that root starts run under another account, which must enter the folder
         folder.chmod(0o755)
-        async with local_servers(folder, postgres_settings=FAST_NOT_SAFE) as running:
+        changes = REMOTE_APPLY if READS_REPLICA else FAST_NOT_SAFE
+        async with local_servers(folder, postgres_settings=changes) as running:
             yield running
             # Their data is deleted next, so an orderly stop is unnecessary.
             for server in (running.store, running.redis, running.postgres):
                 await server.kill()
+
+
+@pytest.fixture(scope="session")
+async def standby(servers: LocalServers) -> AsyncIterator[LocalServers | None]:
+    """Run a synchronous standby that serves all reads, if SEGMENTQL_TEST_REPLICA is 1."""
+    if not READS_REPLICA:
+        yield None
+        return
+    folder = servers.folder.with_name(f"{servers.folder.name}-standby")
+    async with standby_of(servers, folder, {"fsync": "off"}) as running:
+        await commit_synchronously(servers)
+        yield running
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +102,14 @@ async def template(servers: LocalServers) -> str:
 
 
 @pytest.fixture(scope="session")
-async def settings(servers: LocalServers, template: str) -> AsyncIterator[Settings]:
+async def settings(
+    servers: LocalServers, template: str, standby: LocalServers | None
+) -> AsyncIterator[Settings]:
     """Return the settings of a service with a migrated database for this run."""
     await make_database(servers, "run", template=template)
     direct = servers.settings("run").model_copy(update=external_store())
+    if standby:
+        direct = with_replica(direct, standby)
     if not IS_POOLED:
         yield direct
         return
@@ -266,13 +293,15 @@ def recorded_statements(*, with_key_cache: bool = False) -> Iterator[list[str]]:
     """Collect every SQL statement that SQLAlchemy sends in the block.
 
     The application of `session_auth_api` writes the uses of API keys and checks the keys in the
-    background. These statements are left out, except `with_key_cache`.
+    background. These statements are left out, except `with_key_cache`, and so are the checks of a
+    replica.
     """
     statements: list[str] = []
 
     def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
         is_of_key_cache = "SET last_used_at" in statement or "AS known (public_id)" in statement
-        if with_key_cache or not is_of_key_cache:
+        is_replica_check = "_lsn() - '0/0'" in statement
+        if not is_replica_check and (with_key_cache or not is_of_key_cache):
             statements.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)

@@ -256,6 +256,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
             {
                 "local.postgres",
                 "adapters.copying",
+                "adapters.hosts",
                 "adapters.database_errors",
             },
         ),

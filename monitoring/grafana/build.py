@@ -129,6 +129,22 @@ SERVICE = (
         [("sum(rate(segmentql_transaction_retries_total[$__rate_interval]))", "retries")],
     ),
     Panel(
+        "Reads that left the replica",
+        "short",
+        [
+            ("sum(segmentql_replica_fallback)", "processes that read the primary"),
+            per_second("segmentql_replica_fallbacks_total", "reason"),
+            ("sum(rate(segmentql_replica_retries_total[$__rate_interval]))", "retried reads"),
+        ],
+        "Processes whose reads go to the primary, and per second: switches, and retried reads.",
+    ),
+    Panel(
+        "Lag of the replica",
+        "s",
+        [("max(segmentql_replica_lag_seconds)", "longest")],
+        "Age of the oldest change of the primary that the replica has not replayed.",
+    ),
+    Panel(
         "Idempotent replays",
         "ops",
         [per_second("segmentql_idempotent_replays_total", "state")],

@@ -115,6 +115,7 @@ def create_app(settings: Settings) -> Starlette:
         # In the background: it takes half a second, and otherwise the first link would wait.
         opening = asyncio.create_task(storage.open())
         try:
+            await database.start_replica_checks()
             async with _api_key_cache(settings) as keys:
                 view = GraphQLView(
                     executor,
@@ -256,12 +257,15 @@ async def readyz(request: Request) -> Response:
         state.queue_stats.ping(),
         state.storage.ping(seconds=PING_TIMEOUT_SECONDS),
     )
+    dependencies = {
+        "database": "ok" if is_database_up else "unavailable",
+        "redis": "ok" if is_redis_up else "degraded",
+        "store": "ok" if is_store_up else "degraded",
+    }
+    if state.database.has_replica:
+        dependencies["replica"] = "ok" if state.database.is_replica_usable else "degraded"
     return JSONResponse(
-        {
-            "database": "ok" if is_database_up else "unavailable",
-            "redis": "ok" if is_redis_up else "degraded",
-            "store": "ok" if is_store_up else "degraded",
-        },
+        dependencies,
         status_code=200 if is_database_up else 503,
     )
 

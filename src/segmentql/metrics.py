@@ -96,6 +96,24 @@ POOL_WAIT_SECONDS = BufferedHistogram(
 TRANSACTION_RETRIES = Counter(
     "segmentql_transaction_retries", "Transactions retried after a deadlock or a conflict."
 )
+REPLICA_FALLBACK = Gauge(
+    "segmentql_replica_fallback",
+    "Processes whose reads go to the primary because the replica cannot be used.",
+    multiprocess_mode="livesum",
+)
+REPLICA_FALLBACKS = Counter(
+    "segmentql_replica_fallbacks",
+    "Switches of reads from the replica to the primary, by reason.",
+    ["reason"],
+)
+REPLICA_LAG_SECONDS = Gauge(
+    "segmentql_replica_lag_seconds",
+    "Age of the oldest change of the primary that the replica has not replayed, or 0 if none.",
+    multiprocess_mode="livemax",
+)
+REPLICA_RETRIES = Counter(
+    "segmentql_replica_retries", "Reads that failed at the replica and were retried at the primary."
+)
 IDEMPOTENT_REPLAYS = Counter(
     "segmentql_idempotent_replays",
     "Mutations that returned the result of an earlier call with the same idempotency key, by the"

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl = Field(repr=False)
     migration_database_url: DatabaseUrl | None = Field(default=None, repr=False)
     database_read_url: DatabaseUrl | None = Field(default=None, repr=False)
+    replica_max_lag_seconds: float = Field(default=10, ge=0, le=3600)
     database_pooler: Literal["none", "transaction"] = "none"
     database_pool_size: int = Field(default=10, ge=1, le=200)
     statement_timeout_seconds: float = Field(default=10, gt=0, le=3600)

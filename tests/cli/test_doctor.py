@@ -101,11 +101,17 @@ async def test_redis_password_problem_is_reported_with_a_fix(settings: Settings,
         )
 
 
-async def test_replica_is_checked(settings: Settings, sql: Sql) -> None:
+async def test_replica_that_is_away_is_reported(settings: Settings, sql: Sql) -> None:
     unreachable = make_url(settings.database_url).set(port=1).render_as_string(hide_password=False)
-    for url, verdict in ((settings.database_url, Verdict.OK), (unreachable, Verdict.FAILED)):
-        changed = settings.model_copy(update={"database_read_url": url})
-        assert (await examined(changed))["replica"].verdict is verdict
+    changed = settings.model_copy(update={"database_read_url": unreachable})
+    assert (await examined(changed))["replica"].verdict is Verdict.FAILED
+
+
+async def test_replica_that_is_no_standby_is_a_warning(settings: Settings, sql: Sql) -> None:
+    changed = settings.model_copy(update={"database_read_url": settings.database_url})
+    findings = await examined(changed)
+    assert findings["replica"].verdict is Verdict.OK
+    assert findings["replica's role"].verdict is Verdict.WARNING
 
 
 async def test_service_that_owns_its_tables_is_a_warning(settings: Settings, sql: Sql) -> None:

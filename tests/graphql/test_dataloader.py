@@ -15,7 +15,7 @@ from segmentql.errors import Unavailable
 from segmentql.graphql.types.dataloader import Loader, LoaderRegistry
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, recorded_statements, until
+from tests.conftest import Api, Sql, needs_reads_of_the_primary, recorded_statements, until
 
 _STORED = text(
     """
@@ -326,6 +326,7 @@ async def test_loader_is_created_once_per_registry(loaders: LoaderRegistry) -> N
     assert loaders.get(IsStored) is not loaders.get(SmallBatches)
 
 
+@needs_reads_of_the_primary
 async def test_concurrent_requests_share_one_statement(api: Api, sql: Sql) -> None:
     await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 10) AS n")
     query = "query($id: ID!) { user(id: $id) { id } }"

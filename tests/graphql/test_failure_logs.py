@@ -12,7 +12,7 @@ from segmentql.errors import Unavailable
 from segmentql.graphql.types.error_causes import describe_error
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, serving
+from tests.conftest import Api, Sql, needs_reads_of_the_primary, serving
 from tests.graphql.test_deadlines import locked
 
 USER = "query Which { user(id: 7) { id } }"
@@ -85,6 +85,7 @@ async def test_database_that_cannot_check_a_key_is_named_in_the_line(
     assert line["reason"] == 'InvalidCatalogNameError: database "nowhere" does not exist'
 
 
+@needs_reads_of_the_primary
 async def test_refused_connection_is_named_without_the_password(
     serve: Serve, settings: Settings
 ) -> None:
@@ -145,6 +146,7 @@ async def test_cause_of_a_rejection_is_logged_without_values(
     assert "secret" not in str(line)
 
 
+@needs_reads_of_the_primary
 async def test_request_beyond_the_deadline_is_logged_as_timed_out(serve: Serve, sql: Sql) -> None:
     async with serve(request_timeout_seconds=0.5) as logged, sql.transaction():
         await locked(sql, "users")

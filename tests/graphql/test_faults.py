@@ -183,10 +183,16 @@ async def test_process_is_live_without_its_dependencies(
             assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
-async def test_service_is_ready_with_the_database(api: Api) -> None:
+def ready(settings: Settings, **changes: str) -> dict[str, str]:
+    """Return the body of a response of `/readyz`."""
+    replica = {"replica": "ok"} if settings.database_read_url else {}
+    return {"database": "ok", "redis": "ok", "store": "ok", **replica, **changes}
+
+
+async def test_service_is_ready_with_the_database(api: Api, settings: Settings) -> None:
     response = await api.http.get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"database": "ok", "redis": "ok", "store": "ok"}
+    assert response.json() == ready(settings)
 
 
 async def test_service_is_not_ready_without_the_database(servers: LocalServers, sql: Sql) -> None:
@@ -204,7 +210,7 @@ async def test_service_without_redis_is_ready_but_degraded(settings: Settings, s
     async with serving(settings_without_server) as api:
         response = await api.http.get("/readyz")
         assert response.status_code == 200
-        assert response.json() == {"database": "ok", "redis": "degraded", "store": "ok"}
+        assert response.json() == ready(settings, redis="degraded")
         await make_segments(api, "A")
         payload = await update_user_segments(api, 7, add=["A"], ttlSeconds=1)
     assert payload["errors"] == []
@@ -214,7 +220,7 @@ async def test_service_without_the_store_is_ready_but_degraded(
     servers: LocalServers, settings: Settings, sql: Sql
 ) -> None:
     """The address accepts no connection, or accepts one and never responds."""
-    degraded = {"database": "ok", "redis": "ok", "store": "degraded"}
+    degraded = ready(settings, store="degraded")
     settings_without_server = settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"})
     async with serving(settings_without_server) as api:
         response = await api.http.get("/readyz")

@@ -20,7 +20,9 @@ async def lagging(servers: LocalServers, settings: Settings, sql: Sql) -> AsyncI
     await make_database(servers, "lagging", template="segmentql")
     replica = servers.settings("lagging").database_url
     try:
-        async with serving(settings.model_copy(update={"database_read_url": replica})) as api:
+        async with serving(
+            settings.model_copy(update={"database_read_url": replica, "replica_max_lag_seconds": 0})
+        ) as api:
             yield api
     finally:
         await sql.execute("DROP DATABASE lagging")

@@ -10,7 +10,7 @@ import pytest
 
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, serving, until
+from tests.conftest import Api, Sql, needs_reads_of_the_primary, serving, until
 from tests.graphql.test_deadlines import locked, slow_body
 from tests.graphql.test_faults import metrics, renamed_table
 from tests.ofrep.client import BY_HAND, FLAGS, evaluate, store_memberships
@@ -92,6 +92,7 @@ async def test_internal_fault_is_masked_and_names_the_request(
 
 
 @NEEDS_OWN_TIMEOUT
+@needs_reads_of_the_primary
 async def test_statement_beyond_its_time_limit_is_a_fault(
     settings: Settings, api: Api, sql: Sql
 ) -> None:

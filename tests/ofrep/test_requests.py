@@ -216,7 +216,9 @@ async def test_replica_is_read_unless_the_primary_is_requested(
     await make_database(servers, "lagging-flags", template="segmentql")
     replica = servers.settings("lagging-flags").database_url
     try:
-        async with serving(settings.model_copy(update={"database_read_url": replica})) as lagging:
+        async with serving(
+            settings.model_copy(update={"database_read_url": replica, "replica_max_lag_seconds": 0})
+        ) as lagging:
             assert (await lagging.http.post(FLAGS, json=body_of("1"))).json()["flags"] == []
             assert (await evaluate(lagging, "A", "1")).status_code == 404
             primary = await evaluate(lagging, "A", "1", **{"segmentql-read": "primary"})

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from segmentql.adapters.hosts import connect_to_usable_host
 from segmentql.database_url import connection_target
 from segmentql.errors import SegmentQLError
 from segmentql.settings import Settings
@@ -151,6 +152,9 @@ def make_engine(
         OSError: a certificate of the URL cannot be read.
     """
     target = connection_target(url)
+    has_several_hosts = len(target.arguments.get("host", ())) > 1
+    if has_several_hosts and target.arguments.get("target_session_attrs") != "prefer-standby":
+        arguments = {**(arguments or {}), "async_creator_fn": connect_to_usable_host}
     return create_async_engine(
         target.url,
         hide_parameters=True,  # keeps input values out of the logs

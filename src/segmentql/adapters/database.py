@@ -28,6 +28,7 @@ from segmentql.adapters.database_errors import (
 from segmentql.adapters.engines import POOL_WAIT_SECONDS, service_engine
 from segmentql.adapters.history_counters import HistoryCommits
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.replica import ReplicaMonitor
 from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.errors import OutcomeUnknown, SegmentQLError, Unavailable, Unresponsive
 from segmentql.settings import Settings
@@ -74,16 +75,13 @@ class Database:
         self._primary = service_engine(
             settings.database_url, settings, name, history_commits=self._history_commits
         )
-        self._replica = (
-            service_engine(
-                settings.database_read_url,
-                settings,
-                f"{name} reads",
-                history_commits=self._history_commits,
+        self._replica = self._primary
+        self._replica_monitor: ReplicaMonitor | None = None
+        if url := settings.database_read_url:
+            self._replica = service_engine(
+                url, settings, f"{name} reads", history_commits=self._history_commits
             )
-            if settings.database_read_url
-            else self._primary
-        )
+            self._replica_monitor = ReplicaMonitor(settings, url, self._replica, name=name)
         self._long_engines: dict[float, AsyncEngine] = {}
         """The engines of long transactions by their statement timeout, of which there are few."""
         self._publish = publish
@@ -96,6 +94,16 @@ class Database:
     @property
     def has_replica(self) -> bool:
         return self._replica is not self._primary
+
+    @property
+    def is_replica_usable(self) -> bool:
+        """Whether reads may use the replica, if there is one."""
+        return self._replica_monitor is not None and self._replica_monitor.is_usable
+
+    async def start_replica_checks(self) -> None:
+        """Check the replica until `dispose`, if there is one. Without, it is always used."""
+        if self._replica_monitor is not None:
+            await self._replica_monitor.start()
 
     @asynccontextmanager
     async def read(self, *, primary: bool = True) -> AsyncIterator[ReadSession]:
@@ -132,18 +140,37 @@ class Database:
     async def read_one(
         self, work: Callable[[ReadSession], Awaitable[T]], *, primary: bool = True
     ) -> T:
-        """Run a read; retry it once if its pooled connection was dead."""
+        """Run a read; retry it once if its pooled connection was dead.
+
+        A read of the replica is retried at the primary.
+
+        Args:
+            work: The read, which can run several times.
+            primary: Whether to read the primary. Otherwise the replica is read, if it is usable.
+        """
+        monitor = self._replica_monitor
+        if not primary and monitor is not None and monitor.is_usable:
+            try:
+                async with self.read(primary=False) as session:
+                    return await work(session)
+            except Unresponsive:
+                if monitor.is_usable:  # the pool or the statement was too slow
+                    raise
+            except (Unavailable, DBAPIError):
+                # For instance, the replica cancels reads that conflict with the replay.
+                monitor.check_soon()
+            metrics.REPLICA_RETRIES.inc()
         try:
-            async with self.read(primary=primary) as session:
+            async with self.read() as session:
                 return await work(session)
         except Unresponsive:
             raise
         except Unavailable:
             pass
         except DBAPIError as error:
-            if sqlstate(error) not in CONFLICT_CODES:  # a replica can cancel a read
+            if sqlstate(error) not in CONFLICT_CODES:
                 raise
-        async with self.read(primary=primary) as session:
+        async with self.read() as session:
             return await work(session)
 
     async def transaction(
@@ -232,6 +259,8 @@ class Database:
 
     async def dispose(self) -> None:
         """Close all connections. Must run on the event loop that opened them."""
+        if self._replica_monitor is not None:
+            await self._replica_monitor.close()
         await self._primary.dispose()
         if self.has_replica:
             await self._replica.dispose()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
@@ -15,6 +16,7 @@ from segmentql.adapters.connections import (
     startup_settings,
     statement_arguments,
 )
+from segmentql.adapters.database_errors import READ_ONLY_CODE
 from segmentql.adapters.history_counters import HistoryCommits, count_history
 from segmentql.settings import Settings
 
@@ -59,6 +61,7 @@ def service_engine(
         _set_in_transactions(engine, session_settings(settings))
     count_history(engine.sync_engine, history_commits)
     time_statements(engine.sync_engine)
+    event.listen(engine.sync_engine, "handle_error", _leave_read_only_server)
     return engine
 
 
@@ -82,3 +85,12 @@ def _set_in_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> No
             await_only(begin(adapted))
 
     event.listen(engine.sync_engine, "begin", set_locally)
+
+
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    """Close the pool's connections if the server is read-only, because it is no primary any more.
+
+    New connections then go to the host that meets the URL's `target_session_attrs`.
+    """
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_CODE:
+        context.is_disconnect = True

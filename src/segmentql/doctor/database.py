@@ -20,6 +20,7 @@ from segmentql.adapters.role_settings import role_settings
 from segmentql.adapters.sessions import WriteSession
 from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
+from segmentql.doctor.replica import examine_replica
 from segmentql.errors import SchemaMismatch, SegmentQLError
 from segmentql.settings import Settings
 
@@ -66,7 +67,8 @@ async def examine_databases(settings: Settings) -> AsyncIterator[Finding]:
         if settings.migration_database_url:
             yield await _owner_connects(settings.migration_database_url)
         if settings.database_read_url:
-            yield await _replica_reads(settings.database_read_url, database)
+            async for finding in examine_replica(settings, settings.database_read_url, database):
+                yield finding
     finally:
         await database.dispose()
 
@@ -131,16 +133,6 @@ async def _owner_connects(url: str) -> Finding:
 
     check = "owner's database"
     return await _failure(check, url, connect()) or Finding(check, Verdict.OK, display_address(url))
-
-
-async def _replica_reads(url: str, database: Database) -> Finding:
-    async def connect() -> None:
-        async with database.read(primary=False) as session:
-            await session.execute(text("SELECT 1"))
-
-    return await _failure("replica", url, connect()) or Finding(
-        "replica", Verdict.OK, display_address(url)
-    )
 
 
 async def _failure(check: str, url: str, work: Coroutine[Any, Any, None]) -> Finding | None:
