@@ -72,24 +72,9 @@ FEDERATION_PATHS: Final = frozenset({"/federation", "/federation/"})
 def create_app(settings: Settings) -> Starlette:
     """Return the application. It connects at its startup and disconnects at its shutdown."""
     request_log = logs.request_log(settings)
-    package_documents = [*COMMAND_DOCUMENTS]
-    if settings.console == "on":
-        package_documents += read_manifest(STATIC / "documents.json")
-    executor = GraphQLExecutor(
-        make_schema(),
-        document_limits(settings),
-        schema_exposure(settings),
-        trusted_only=settings.documents == "trusted",
-        log=request_log,
-    )
-    # The documents of a gateway depend on its clients, so they are not stored ones.
-    subgraph_executor = (
-        GraphQLExecutor(
-            make_subgraph(), document_limits(settings), schema_exposure(settings), log=request_log
-        )
-        if settings.federation == "on"
-        else None
-    )
+    package_documents = _package_documents(settings)
+    executor = _make_executor(settings, request_log)
+    subgraph_executor = _make_subgraph_executor(settings, request_log)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -193,6 +178,37 @@ def create_app(settings: Settings) -> Starlette:
     app.root_path = settings.root_path
     app.state.stopping = asyncio.Event()
     return app
+
+
+def _package_documents(settings: Settings) -> list[str]:
+    """Return the documents of the commands and the console, which need no `documents push`."""
+    documents = [*COMMAND_DOCUMENTS]
+    if settings.console == "on":
+        documents += read_manifest(STATIC / "documents.json")
+    return documents
+
+
+def _make_executor(settings: Settings, log: logs.RequestLog) -> GraphQLExecutor:
+    """Return the executor of `/graphql`."""
+    return GraphQLExecutor(
+        make_schema(),
+        document_limits(settings),
+        schema_exposure(settings),
+        trusted_only=settings.documents == "trusted",
+        log=log,
+    )
+
+
+def _make_subgraph_executor(settings: Settings, log: logs.RequestLog) -> GraphQLExecutor | None:
+    """Return the executor of `/federation`, or None if it is off.
+
+    The documents of a gateway depend on its clients, so they are not stored ones.
+    """
+    if settings.federation == "off":
+        return None
+    return GraphQLExecutor(
+        make_subgraph(), document_limits(settings), schema_exposure(settings), log=log
+    )
 
 
 @asynccontextmanager
