@@ -116,7 +116,7 @@ async def test_invalid_representation_is_an_error_of_its_entity_only(
     (error,) = body["errors"]
     argument = f"representations.1{path}"
     assert error["path"] == ["_entities", 1]
-    assert error["message"] == f"{argument}: {problem}; allowed: {allowed}"
+    assert error["message"] == f"{argument} is not valid: {problem}. Allowed: {allowed}."
     assert error["extensions"] == {"code": "BAD_REQUEST", "argument": argument, "allowed": allowed}
 
 

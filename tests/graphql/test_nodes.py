@@ -77,7 +77,10 @@ async def test_invalid_id_is_rejected_and_not_repeated(context: Context, node_id
         "the number of a user, or an id that begins with one of exp_, imp_, key_, rep_, rol_, seg_"
     )
     (error,) = planned.body["errors"]
-    assert error["message"] == f"id: the value is not the id of a node; allowed: {allowed}"
+    assert (
+        error["message"]
+        == f"id is not valid: the value is not the id of a node. Allowed: {allowed}."
+    )
     assert error["extensions"] == {"code": "BAD_REQUEST", "argument": "id", "allowed": allowed}
 
 
