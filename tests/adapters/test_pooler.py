@@ -132,11 +132,9 @@ async def test_migrate_stores_the_settings_of_reads_once(
         assert output.count("ALTER ROLE") == 1
         assert "SET statement_timeout = '7000'" in output
 
-        # The pooler opens new connections, as after RECONNECT.
-        await superuser.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    # A new pooler has new connections. PgBouncer also keeps the time zone of the first one.
+    async with pgbouncer(own_settings.database_url) as url:
+        settings = behind_pooler(own_settings, url)
         changed = settings.model_copy(update={"statement_timeout_seconds": 7})
         assert (await doctor_findings(changed))["pooler"] == Finding(
             "pooler", Verdict.OK, "transaction; the role has the service's settings"
