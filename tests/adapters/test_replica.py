@@ -1,6 +1,9 @@
 """The lag of a replica is measured by positions of the WAL."""
 
 import asyncio
+import gc
+
+import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.replica import MAX_POSITIONS, ReplicationLag
@@ -39,8 +42,12 @@ def test_lag_starts_over_after_a_failover_to_an_earlier_position() -> None:
     assert lag.seconds(10, 890) == 5
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_server_that_breaks_the_protocol_is_not_used(settings: Settings) -> None:
-    """asyncpg raises AttributeError, because the server does not say its version."""
+    """asyncpg raises AttributeError, because the server does not say its version.
+
+    Its connection does so again when it is deleted.
+    """
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -61,3 +68,4 @@ async def test_server_that_breaks_the_protocol_is_not_used(settings: Settings) -
     assert not database.is_replica_usable
     await database.dispose()
     server.close()
+    gc.collect()
