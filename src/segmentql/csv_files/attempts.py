@@ -177,7 +177,7 @@ async def finish(
 
 
 async def fail(
-    session: WriteSession, attempt: Attempt[Any], *, reason: str, rejected_by_store: bool = False
+    session: WriteSession, attempt: Attempt[Any], *, reason: str, max_attempts: int = MAX_ATTEMPTS
 ) -> bool:
     """Record that an attempt failed, and enqueue the next one unless it was the last.
 
@@ -187,7 +187,7 @@ async def fail(
         session: The session.
         attempt: The attempt.
         reason: The failure that clients see if it was the last attempt.
-        rejected_by_store: Whether the store rejected the request. Then there are fewer attempts.
+        max_attempts: The number of attempts after which the file has failed.
 
     Returns:
         Whether the file failed permanently.
@@ -195,7 +195,7 @@ async def fail(
     seconds = min(RETRY_SECONDS * 2 ** (attempt.number - 1), MAX_RETRY_SECONDS)
     values = {
         **_identity(attempt),
-        "allowed": MAX_STORE_REJECTIONS if rejected_by_store else MAX_ATTEMPTS,
+        "allowed": max_attempts,
         "seconds": seconds,
         "reason": reason,
     }

@@ -58,10 +58,10 @@ async def generate_file(
     try:
         await _store_with_heartbeats(context, attempt, store_file)
     except BaseException as error:  # A cancelled attempt has failed as well.
-        reason, rejected = _reason(error), isinstance(error, StoreRejected)
+        reason, max_attempts = _reason(error), _max_attempts(error)
         has_failed = await database.transaction(
             lambda session: attempts.fail(
-                session, attempt, reason=reason, rejected_by_store=rejected
+                session, attempt, reason=reason, max_attempts=max_attempts
             )
         )
         if has_failed:
@@ -134,3 +134,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimedOut):
         return TIMEOUT_FAILURE
     return DATABASE_FAILURE if isinstance(error, Unavailable) else INTERNAL_FAILURE
+
+
+def _max_attempts(error: BaseException) -> int:
+    if isinstance(error, HistoryDropped):
+        return 1  # dropped history does not return
+    return (
+        attempts.MAX_STORE_REJECTIONS if isinstance(error, StoreRejected) else attempts.MAX_ATTEMPTS
+    )
