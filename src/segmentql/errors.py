@@ -206,7 +206,6 @@ class HistoryDropped(SegmentQLError):
     """A time is before the beginning of history: older history was dropped."""
 
     def __init__(self, earliest_at: datetime) -> None:
-        super().__init__(earliest_at)
         self.earliest_at = earliest_at
         self.earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.reason = f"the history before {self.earliest} was dropped"

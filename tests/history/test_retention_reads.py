@@ -22,7 +22,7 @@ from segmentql.settings import Settings
 from tests.back_dating import insert_membership, insert_past_membership
 from tests.conftest import Api, Sql, empty_tables
 from tests.explain.operations import EXPLAIN
-from tests.exports.queries import create_export, export, number
+from tests.exports.queries import create_export, export
 from tests.feed.queries import CHANGES, all_changes, changes
 from tests.history.retention_helpers import (
     create_months,
@@ -144,12 +144,9 @@ async def test_mutations_reject_an_earlier_time(api: Api, dropped: None) -> None
     assert [(e["path"], e["allowed"]) for e in payload["errors"]] == [(["asOf"], ALLOWED_INPUT)]
     source = {"segments": {"anyOf": ["A"], "asOf": at(TOO_EARLY)}}
     data = await api(CREATE_IMPORT, input={"slug": "A", "mode": "ADD", "source": source})
+    path = ["source", "segments", "asOf"]
     assert data["createImport"]["errors"] == [
-        {
-            "code": "INVALID_INPUT",
-            "path": ["source", "segments", "asOf"],
-            "allowed": ALLOWED_INPUT,
-        }
+        {"code": "INVALID_INPUT", "path": path, "allowed": ALLOWED_INPUT}
     ]
     payload = await reports.create_report(api, year=2024, month=2)
     (error,) = payload["errors"]
@@ -280,7 +277,6 @@ async def test_files_that_were_requested_before_the_drop_fail(
     failed, ready = ("FAILED", failure), ("READY", None)
     assert await finished(api, sql, file_context) == [failed, ready, failed, ready]
     assert (await export(api, created["export"]["id"]))["failure"] == failure
-    assert number(created["export"]["id"]) == 1
 
 
 async def test_erasure_of_a_key_discards_files_of_dropped_history(
