@@ -324,7 +324,10 @@ def test_root_path_is_accepted(monkeypatch: pytest.MonkeyPatch, root_path: str) 
                 *("http://a/b", "/a\n", "/ä", "/" + "a" * 200),
             )
         ),
-        ("/graphql", "must not contain /graphql, which is a path of the service"),
+        *(
+            (f"/{name}", f"must not contain /{name}, which is a path of the service")
+            for name in ("graphql", "federation")
+        ),
         ("/a/static/b", "must not contain /static, which is a path of the service"),
     ],
 )

@@ -20,7 +20,9 @@ BEARER_FORM: Final = r"^[A-Za-z0-9._~+/-]+=*$"
 
 MAX_ROOT_PATH_CHARACTERS: Final = 200
 
-SERVICE_PATHS: Final = frozenset({"graphql", "healthz", "metrics", "ofrep", "readyz", "static"})
+SERVICE_PATHS: Final = frozenset(
+    {"federation", "graphql", "healthz", "metrics", "ofrep", "readyz", "static"}
+)
 """The first segments of the paths of the service."""
 
 _ROOT_PATH: Final = re.compile(rf"(?=.{{0,{MAX_ROOT_PATH_CHARACTERS}}}$)(/[A-Za-z0-9._~-]+)*")

@@ -15,8 +15,16 @@ from segmentql.exports.actors import make_export
 from segmentql.history.settled import BEFORE_FIRST_ROW, CursorState, HistoryCursor, check_cursor
 from segmentql.memberships.expiry import expire_due
 from tests.back_dating import HOUR, NOON, insert_membership
-from tests.conftest import Api, Sql
+from tests.conftest import Api, Sql, empty_tables
 from tests.exports.queries import create_export, download, export, number, user_ids
+from tests.feed.queries import CHANGES
+from tests.history.retention_helpers import (
+    create_months,
+    drop_before,
+    drop_partitions,
+    record_and_roll_up,
+    start_of,
+)
 from tests.operations import make_segments, update_segment_members, update_user_segments
 
 
@@ -41,6 +49,37 @@ def replay(members: Sequence[int], changes: Sequence[Any]) -> set[int]:
 
 async def members(sql: Sql) -> set[int]:
     return {row[0] for row in await sql.fetch("SELECT user_id FROM memberships")}
+
+
+async def test_cursor_before_the_dropped_position_skips_no_change(
+    api: Api, sql: Sql, database: Database
+) -> None:
+    """A leave of February that was recorded after a join of March has been dropped."""
+    await make_segments(api, "a")
+    await create_months(sql)
+    try:
+        for user_id, at, operation in (
+            (1, start_of(2), "JOINED"),
+            (2, start_of(3) + HOUR, "JOINED"),
+            (1, start_of(2) + HOUR, "LEFT"),
+            (2, start_of(3) + 2 * HOUR, "LEFT"),
+        ):
+            await sql.execute(
+                """
+                INSERT INTO history
+                    (user_id, at, segment_id, operation, membership_id, cause, recorded_at)
+                VALUES ($1, $2, 1, $3, $1, 'MANUAL', $2)
+                """,
+                *(user_id, at, operation),
+            )
+        await record_and_roll_up(database)
+        await drop_before(database, start_of(3))
+        payload = await create_export(api, asOf=start_of(3).isoformat())
+        error = await api.error(CHANGES, after=payload["export"]["cursor"])
+        assert error["extensions"]["code"] == "CURSOR_EXPIRED"
+    finally:
+        await empty_tables(sql)
+        await drop_partitions(sql)
 
 
 @pytest.mark.parametrize(

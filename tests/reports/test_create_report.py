@@ -7,8 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from segmentql.adapters.database import Database
+from segmentql.adapters.storage import Storage
 from segmentql.csv_files.generation import FileContext
 from segmentql.reports.actors import make_report
+from segmentql.settings import Settings
 from tests.back_dating import all_rows, insert_past_membership
 from tests.conftest import Api, Sql, until
 from tests.operations import create_user, delete_user, make_segments, parse_timestamp
@@ -62,6 +65,18 @@ async def test_report_is_queued_and_then_generated(
         "downloadUrl": ready["downloadUrl"],
     }
     assert parse_timestamp(ready["finishedAt"]) > parse_timestamp(ready["createdAt"])
+
+
+async def test_worker_needs_one_connection_for_the_report_of_a_user(
+    api: Api, settings: Settings, storage: Storage, march_membership: None
+) -> None:
+    """With two, as many reports as connections would wait for each other."""
+    created = (await create_report(api, userId="7", year=2024, month=3))["report"]
+    one_connection = settings.model_copy(update={"database_pool_size": 1})
+    database = Database(one_connection, name="tests", publish=lambda messages: None)
+    await make_report(FileContext(database, storage, retention_days=30), number(created["id"]))
+    await database.dispose()
+    assert (await report(api, created["id"]))["status"] == "READY"
 
 
 async def test_link_downloads_the_exact_bytes_as_a_named_file(

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import structlog
 from sqlalchemy import TextClause, event, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
@@ -212,7 +211,7 @@ class _Probe:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                 position = await self._execute()
-        except (DBAPIError, OSError, TimeoutError):
+        except Exception:  # noqa: BLE001 - whatever a server responds, the checks go on
             await self.disconnect()
             return None, False
         if position is None:

@@ -104,6 +104,16 @@ class S3:
         """Return the client that signs links for the public endpoint. It does not connect."""
         return (await self._open())[1]
 
+    async def check_credentials(self) -> None:
+        """Look up the credentials, or refresh them if they expire soon.
+
+        Raises:
+            StoreUnavailable: there are none.
+        """
+        await self._open()
+        if self._credentials is not None:
+            await self.call(self._credentials.get_frozen_credentials())
+
     def credentials_expire_at(self) -> datetime | None:
         """Return when the credentials of the last signature expire. None: they do not."""
         # aiobotocore has no public attribute for it. Only temporary credentials have this one.

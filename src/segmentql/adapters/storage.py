@@ -46,6 +46,14 @@ class Storage:
         except StoreFailed as failed:
             log.warning("store_not_ready", reason=failed.reason)
 
+    async def check_credentials(self) -> None:
+        """Check that links can be signed now. Does not connect to the store.
+
+        Raises:
+            StoreUnavailable: there are no credentials.
+        """
+        await self._s3.check_credentials()
+
     async def close(self) -> None:
         """Close the connections after the aborts of failed uploads."""
         await self._uploader.wait_for_aborts()

@@ -121,9 +121,11 @@ async def _cursor(
     position = settled_position if later is None else min(settled_position, later - 1)
     row = (await session.execute(_NEWEST_ROW, {"position": position})).one_or_none()
     dropped = await read_dropped_position(session)
-    if row is None or row.position < dropped <= position:
+    if position >= dropped and (row is None or row.position < dropped):
         return first_cursor(dropped)
-    return HistoryCursor.of_row(*row)
+    # Before the dropped position, the feed reports the cursor as expired. A later cursor would skip
+    # changes, because a late leave has a higher position than changes that are kept.
+    return HistoryCursor.of_row(*row) if row else HistoryCursor(position, "")
 
 
 def _next_month(moment: datetime) -> datetime:

@@ -26,7 +26,7 @@ from segmentql.imports.payloads import (
     StartImportPayload,
     upload_of,
 )
-from segmentql.imports.records import ImportMode, ImportRecord
+from segmentql.imports.records import ImportMode, ImportRecord, UploadSource
 from segmentql.tables import ImportStatus, Role
 
 
@@ -49,6 +49,8 @@ class ImportMutations:
         slug = validator.value(validators.slug, input.slug, "slug")
         options = read_options(validator, input, mode)
         source = read_source(validator, input.source)
+        if isinstance(source, UploadSource):
+            await info.context.storage.check_credentials()  # the link follows the commit
         payload = await run_mutation(
             info,
             CreateImportPayload,

@@ -41,8 +41,10 @@ async def store_file(context: FileContext, attempt: Attempt[ReportScope]) -> Sto
     reading = database.read() if is_short else database.long_read(seconds=COPY_TIMEOUT_SECONDS)
     async with reading as session:
         stored = await upload_csv(context.storage, attempt.object_key, CsvExport(session, scope))
-        await check_history_since(session, datetime(scope.year, scope.month, 1, tzinfo=UTC))
-        return stored
+    # After the session, which would need a second connection for this statement.
+    first_day = datetime(scope.year, scope.month, 1, tzinfo=UTC)
+    await database.read_one(lambda session: check_history_since(session, first_day))
+    return stored
 
 
 async def remove_old_reports(context: FileContext) -> None:

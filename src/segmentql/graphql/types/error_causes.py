@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphql import GraphQLError, GraphQLSyntaxError
-from segmentql.errors import IdempotencyKeyInUse, TimedOut, Unavailable
+from segmentql.errors import IdempotencyKeyInUse, StoreFailed, TimedOut, Unavailable
 
 MAX_CHARACTERS: Final = 200
 """The maximum length of a reason."""
@@ -112,6 +112,8 @@ def _reason(error: GraphQLError) -> str:
     original = error.original_error
     if isinstance(original, Unavailable | TimedOut):
         return describe_error(original)
+    if isinstance(original, StoreFailed):
+        return f"{type(original).__name__}: {original.reason}"
     if original is not None and not isinstance(original, GraphQLError):
         return type(
             original

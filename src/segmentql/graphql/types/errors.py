@@ -189,6 +189,9 @@ def format_error(error: GraphQLError, *, executed: bool, request_id: str) -> dic
             " request to get its result."
         )
         extensions = {"code": Code.UNAVAILABLE}
+    elif isinstance(cause, errors.StoreFailed):
+        formatted["message"] = f"The object store is unavailable; {_effect_message(error)}."
+        extensions = {"code": Code.UNAVAILABLE}
     elif isinstance(cause, errors.TimedOut):
         formatted["message"] = f"The database query timed out; {_effect_message(error)}."
         extensions = {"code": Code.TIMEOUT}
