@@ -50,7 +50,7 @@ def time_filter(bound: datetime | None) -> int | None:
     return timestamp_sort_key(bound) if bound else None
 
 
-def unknown_time(argument: str, at: datetime, earliest_at: datetime | None) -> GraphQLError:
+def time_out_of_range(argument: str, at: datetime, earliest_at: datetime | None) -> GraphQLError:
     """Return the error of an argument that is in the future, or before the beginning of history.
 
     Args:
