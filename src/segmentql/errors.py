@@ -197,8 +197,9 @@ class HistoryDropped(SegmentQLError):
     def __init__(self, earliest_at: datetime) -> None:
         super().__init__(earliest_at)
         self.earliest_at = earliest_at
-        self.earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        self.reason = f"the history before {self.earliest} was dropped"
+        earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.reason = f"the history before {earliest} was dropped"
+        self.allowed = f"a time in the past, not before {earliest}"
 
 
 class CursorExpired(SegmentQLError):

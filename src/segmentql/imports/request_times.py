@@ -39,7 +39,5 @@ async def check_times(
     try:
         await check_history_since(session, as_of)
     except HistoryDropped as error:
-        reason = InvalidInput(
-            _AS_OF, "older history was dropped", f"a time up to now, from {error.earliest} on"
-        )
+        reason = InvalidInput(_AS_OF, "older history was dropped", error.allowed)
         raise MutationRejected(reason) from error
