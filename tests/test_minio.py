@@ -129,7 +129,7 @@ def test_policy_allows_exactly_the_used_operations(mc: Mc) -> None:
     }
 
 
-def test_policy_in_the_handbook_allows_exactly_the_used_operations() -> None:
+def test_policy_in_the_documentation_allows_exactly_the_used_operations() -> None:
     policy = json.loads((ROOT / "docs" / "operations" / "s3-policy.json").read_text())
     allowed = {
         statement["Sid"]: (set(statement["Action"]), statement["Resource"])

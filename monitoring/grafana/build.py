@@ -129,7 +129,7 @@ SERVICE = (
         [("sum(rate(segmentql_transaction_retries_total[$__rate_interval]))", "retries")],
     ),
     Panel(
-        "Reads that left the replica",
+        "Reads at the primary instead of the replica",
         "short",
         [
             ("sum(segmentql_replica_fallback)", "processes that read the primary"),
@@ -227,6 +227,7 @@ WORK = (
             ),
             ("sum(increase(segmentql_history_drops_postponed_total[1h]))", "postponed per hour"),
         ],
+        "Months dropped in the shown time, and postponed attempts per hour.",
     ),
     Panel(
         "Beginning of history",

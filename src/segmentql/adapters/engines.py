@@ -61,7 +61,7 @@ def service_engine(
         _set_in_transactions(engine, session_settings(settings))
     count_history(engine.sync_engine, history_commits)
     time_statements(engine.sync_engine)
-    event.listen(engine.sync_engine, "handle_error", _leave_read_only_server)
+    event.listen(engine.sync_engine, "handle_error", _disconnect_from_read_only_server)
     return engine
 
 
@@ -87,7 +87,7 @@ def _set_in_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> No
     event.listen(engine.sync_engine, "begin", set_locally)
 
 
-def _leave_read_only_server(context: ExceptionContext) -> None:
+def _disconnect_from_read_only_server(context: ExceptionContext) -> None:
     """Close the pool's connections if the server is read-only, because it is no primary any more.
 
     New connections then go to the host that meets the URL's `target_session_attrs`.

@@ -216,9 +216,7 @@ class GraphQLExecutor:
         if operation.plan is not None and context.principal.role is not Role.EVALUATOR:
             try:
                 data = await operation.plan.run(context, request.variables or {})
-                return ExecutionResponse(
-                    {"data": data}, executed=True, size=_counted_bytes(context)
-                )
+                return ExecutionResponse({"data": data}, executed=True, size=context.counted_bytes)
             except ResponseTooLarge as error:
                 return self._too_large(error, context)
             except PlanFallback as fallback:
@@ -238,7 +236,7 @@ class GraphQLExecutor:
                 context,
             )
         return ExecutionResponse(
-            self._body(result, context), executed=True, size=_counted_bytes(context)
+            self._body(result, context), executed=True, size=context.counted_bytes
         )
 
     async def _execute_by_core(
@@ -297,8 +295,3 @@ class GraphQLExecutor:
             "data": result.data,
             "errors": format_request_errors(result.errors, context, executed=True),
         }
-
-
-def _counted_bytes(context: Context) -> int:
-    """Return the counted bytes of the response."""
-    return context.response_bytes - context.remaining_bytes
