@@ -52,14 +52,15 @@ def run_helm(*arguments: str, program: str = "") -> subprocess.CompletedProcess[
 
 
 @cache
-def render(values: str, *changes: str) -> tuple[Object, ...]:
+def render(values: str, *changes: str, program: str = "") -> tuple[Object, ...]:
     """Return the objects of the chart.
 
     Args:
         values: the name of a file of values, without `-values`.
         changes: other values, in the form of `--set`.
+        program: the helm to use.
     """
-    done = run_helm(*_template(values, changes))
+    done = run_helm(*_template(values, changes), program=program)
     assert done.returncode == 0, done.stderr
     return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
 
@@ -72,8 +73,10 @@ def rejection(*changes: str) -> str:
 
 
 def _template(values: str, changes: Sequence[str]) -> list[str]:
+    """Return the arguments of helm. One from `go install` assumes Kubernetes 1.20."""
+    version = ("--kube-version", f"{install_tools.VERSIONS[-1]}.0")
     arguments = [word for change in changes for word in ("--set", change)]
-    return ["template", RELEASE, str(CHART), "--values", str(VALUES[values]), *arguments]
+    return ["template", RELEASE, str(CHART), "--values", str(VALUES[values]), *version, *arguments]
 
 
 def objects(values: str, *kinds: str) -> list[Object]:
@@ -87,10 +90,10 @@ def one(values: str, kind: str, name: str) -> Any:
 
 
 def pods(values: str, *changes: str) -> Iterator[tuple[str, Any]]:
-    """Yield the component and the template of the pods of each Deployment and Job."""
+    """Yield the component and the pod, or the template of the pods, of each object with pods."""
     for item in render(values, *changes):
-        if item["kind"] in {"Deployment", "Job"}:
-            template = item["spec"]["template"]
+        if item["kind"] in {"Deployment", "Job", "Pod"}:
+            template = item if item["kind"] == "Pod" else item["spec"]["template"]
             yield template["metadata"]["labels"]["app.kubernetes.io/component"], template
 
 

@@ -1,7 +1,7 @@
 """The containers of the chart run as processes: their commands, environments, probes and metrics.
 
-There is no cluster. The test starts each container's command with its environment only, as a kubelet
-would, and sends the requests of its probes.
+There is no cluster. The test starts each container's command with its environment only, as a
+kubelet would, and sends the requests of its probes.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from segmentql.local.ports import free_port
 from segmentql.settings import PREFIX, Settings
 from tests.conftest import until
 from tests.databases import blank_database
-from tests.kubernetes.charts import container, environment, one
+from tests.kubernetes.charts import container, environment, one, pod
 
 FIRST_KEY = f"sgql_{'k' * 12}_{'0' * 64}"
 METRICS_TOKEN = "a-token-for-metrics"
@@ -86,8 +87,10 @@ class Containers:
         finally:
             if process.returncode is None:
                 process.terminate()
-            output = (await reading).decode()
-            await process.wait()
+            spec = pod("default", component, *self.changes)["spec"]
+            async with asyncio.timeout(spec["terminationGracePeriodSeconds"]):
+                output = (await reading).decode()
+                await process.wait()
         assert process.returncode == 0, output
 
     def url(self, component: str, port_name: str, path: str) -> str:
@@ -141,8 +144,8 @@ async def test_containers_run_with_their_environment_only(
                 probes = containers.probes(component)
                 assert len(probes) == count
                 for url in probes.values():
-                    await until(lambda url=url: _responds(client, url))  # type: ignore[misc]
-            assert "FAILED" not in (await containers.run("doctor")).upper()
+                    await until(partial(_responds, client, url))
+            assert "ok" in await containers.run("doctor")
             response = await client.post(
                 containers.url("api", "http", "/graphql"),
                 content=VIEWER,
@@ -158,7 +161,7 @@ async def test_containers_run_with_their_environment_only(
             ):
                 [endpoint] = one("everything", kind, component)["spec"][field]
                 url = containers.url(component, endpoint["port"], endpoint["path"])
-                scheme = endpoint["authorization"]["type"]
+                scheme = endpoint["authorization"].get("type", "Bearer")  # the operator's default
                 assert (await client.get(url)).status_code == 401
                 token = {"authorization": f"{scheme} {METRICS_TOKEN}"}
                 assert "segmentql_" in (await client.get(url, headers=token)).text
