@@ -204,6 +204,20 @@ def test_monitors_have_the_job_names_and_the_token_of_the_alerts() -> None:
     assert names == [job["job_name"] for job in config["scrape_configs"]]
 
 
+def test_network_policies_without_peers_close_the_workers_only() -> None:
+    policies = {
+        item["metadata"]["labels"]["app.kubernetes.io/component"]: item["spec"]
+        for item in render("default", "networkPolicy.enabled=true")
+        if item["kind"] == "NetworkPolicy"
+    }
+    assert policies["api"]["ingress"] == [{"ports": [{"port": "http"}]}]
+    assert policies["worker"]["ingress"] == []
+    assert policies["worker"]["policyTypes"] == ["Ingress"]
+    with_peers = one("everything", "NetworkPolicy", "worker")["spec"]
+    assert len(with_peers["ingress"][0]["from"]) == len(with_peers["egress"]) == 1
+    assert with_peers["policyTypes"] == ["Ingress", "Egress"]
+
+
 def _documented(pattern: str) -> list[Any]:
     return re.findall(pattern, PAGE.replace("\\\n", ""))
 
