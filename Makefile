@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run compose test test-slow test-replica test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check lock check
+.PHONY: help run compose test test-slow test-replica test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check helm lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ web: $(INSTALLED) ## Build the console and the GraphiQL page
 
 web-check: $(INSTALLED) ## Check the sources of the pages, and build them
 	$(BIN)/python web/build.py --check
+
+helm: $(INSTALLED) ## Download helm and the schemas of Kubernetes, for the tests of the chart
+	$(BIN)/python helm/install_tools.py
 
 lock: $(INSTALLED) ## Update the lock files to the newest versions
 	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
