@@ -48,7 +48,7 @@ run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, w
 
 compose: ## Run everything in containers: needs Docker; writes .env with passwords once
 	@$(PYTHON) compose/write_env.py
-	docker compose up --build --wait
+	docker compose up --build --wait --remove-orphans
 
 # Each process has its own servers. T chooses files or tests: make test T=tests/users
 PYTEST := $(BIN)/python -m pytest --numprocesses auto
