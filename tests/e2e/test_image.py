@@ -126,6 +126,7 @@ class Image:
             if process.returncode is None:
                 process.terminate()
             output = (await reading).decode()
+            print(output)  # pytest shows it if the test fails
             await process.wait()
         assert process.returncode == 0, output
 
