@@ -18,7 +18,7 @@ from tests.compose_file import STORES, write_env
 from tests.conftest import until
 from tests.e2e.compose_up import Project
 from tests.e2e.containers import TOOLS, Response
-from tests.e2e.test_monitoring import RULES
+from tests.test_monitoring import RULES
 
 ORIGIN = "http://127.0.0.1:8080"
 

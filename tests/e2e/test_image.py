@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class Image:
             if process.returncode is None:
                 process.terminate()
             output = (await reading).decode()
-            print(output)  # pytest shows it if the test fails
+            sys.stdout.write(output)  # pytest shows it if the test fails
             await process.wait()
         assert process.returncode == 0, output
 
