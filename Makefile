@@ -106,7 +106,8 @@ web-check: $(INSTALLED) ## Check the sources of the pages, and build them
 	$(BIN)/python web/build.py --check
 
 lock: $(INSTALLED) ## Update the lock files to the newest versions
-	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
+	{ echo hatchling; sed -n 's/^NODE_WHEEL = "\(.*\)"$$/\1/p' web/build.py; } \
+		| $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements-build.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \

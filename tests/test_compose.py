@@ -177,6 +177,13 @@ def test_image_is_built_by_the_dockerfile() -> None:
     assert set(paths) == let_in
 
 
+def test_image_gets_node_from_the_lock_file() -> None:
+    (wheel,) = re.findall(
+        r'^NODE_WHEEL = "(.+)"$', (ROOT / "web/build.py").read_text(), re.MULTILINE
+    )
+    assert f"\n{wheel} \\\n    --hash=sha256:" in (ROOT / "requirements-build.lock").read_text()
+
+
 @of_each_store
 def test_volumes_are_declared_and_paths_exist(project: Mapping[str, Any]) -> None:
     sources = {source for _, source, _ in mounts_of(project["services"])}
