@@ -18,6 +18,7 @@ from tests.compose_file import ROOT, environment_of, interpolate, load, mounts_o
 from tests.conftest import until
 from tests.e2e.containers import Container, Machine
 
+START_SECONDS: Final = 180
 OUR_USER: Final = 10001
 UNPRIVILEGED: Final = pwd.getpwnam("nobody").pw_uid
 
@@ -104,7 +105,8 @@ class Project:
     async def wait_until_healthy(self, name: str) -> None:
         check = self.services[name]["healthcheck"]["test"]
         test = [interpolate(word, self.variables) for word in check]
-        await until(lambda: self.machine.is_healthy(name, self._started[name], test))
+        container = self._started[name]
+        await until(lambda: self.machine.is_healthy(name, container, test), seconds=START_SECONDS)
 
     async def run_program(self, name: str, *command: str) -> str:
         """Run another command with the environment of a service, and return its output."""
