@@ -48,7 +48,7 @@ run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, w
 
 compose: ## Run everything in containers: needs Docker; writes .env with passwords once
 	@$(PYTHON) compose/write_env.py
-	docker compose up --build --wait
+	docker compose up --build --wait --remove-orphans
 
 # Each process has its own servers. T chooses files or tests: make test T=tests/users
 PYTEST := $(BIN)/python -m pytest --numprocesses auto
@@ -109,7 +109,8 @@ helm: $(INSTALLED) ## Download helm and the schemas of Kubernetes, for the tests
 	$(BIN)/python helm/install_tools.py
 
 lock: $(INSTALLED) ## Update the lock files to the newest versions
-	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
+	{ echo hatchling; sed -n 's/^NODE_WHEEL = "\(.*\)"$$/\1/p' web/build.py; } \
+		| $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements-build.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \

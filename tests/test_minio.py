@@ -48,7 +48,7 @@ SETUP_OPERATIONS = {
 }
 
 SETTINGS = {
-    "SEGMENTQL_S3_ENDPOINT_URL": "http://minio:9000",
+    "SEGMENTQL_S3_ENDPOINT_URL": "http://store:9000",
     "SEGMENTQL_S3_BUCKET": "some-reports",
     "SEGMENTQL_S3_ACCESS_KEY": "the-user",
     "SEGMENTQL_S3_SECRET_KEY": 'secret "$(word)" \\1',
@@ -174,7 +174,7 @@ def test_keys_of_any_text_are_passed_through_pipes(mc: Mc) -> None:
         "",
     )
     calls = mc.calls()
-    assert calls["--quiet alias set store http://minio:9000"] == "the-root\nsecret 'root\n"
+    assert calls["--quiet alias set store http://store:9000"] == "the-root\nsecret 'root\n"
     assert calls["--quiet admin user add store"] == 'the-user\nsecret "$(word)" \\1\n'
     assert not any("secret" in arguments for arguments in calls)
 
