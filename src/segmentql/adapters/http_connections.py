@@ -25,7 +25,7 @@ Ordinary clients send the head in one packet."""
 LINGER_SECONDS: Final = 2.0
 """The time for a client to read the last response and close, before the connection is aborted."""
 
-STOP_IDLE_SECONDS: Final = 0.5
+STOP_IDLE_SECONDS: Final = 1.0
 """The time from the end of the listening socket until idle connections are closed. A proxy that has
 sent a request on one of them meanwhile gets the response."""
 

@@ -196,10 +196,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self._table.await_input(self)
 
     def shutdown(self) -> None:
+        if not self.close_after_response():
+            self._table.close_when_idle(self)
+
+    def close_after_response(self) -> bool:
+        """Close after the response in progress, if there is one; return whether there is one."""
         if self.is_responding():
             self.cycle.keep_alive = False
-        else:
-            self._table.close_when_idle(self)
+        return self.is_responding()
 
     def _should_upgrade(self) -> bool:
         # Another response may be in progress, if the client did not wait for it.

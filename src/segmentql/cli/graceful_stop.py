@@ -88,7 +88,7 @@ class GracefulStop:
             self._stop(number)
 
     def _drain(self) -> None:
-        self._on_drain()
+        self._close_connections()
         self._loop.call_later(self._drain_seconds, self._end_drain)
 
     def _end_drain(self) -> None:
@@ -101,11 +101,24 @@ class GracefulStop:
         self._call_uvicorn(number)
 
     def _stop_accepting(self) -> None:
-        self._on_drain()
-        server = getattr(self._uvicorn_handlers[signal.SIGTERM], "__self__", None)
-        if isinstance(server, uvicorn.Server):
+        self._close_connections()
+        if server := self._server():
             _close_listening(server, self._loop)
         self._on_stop()
+
+    def _close_connections(self) -> None:
+        """Let each response close its connection, also those in progress."""
+        from segmentql.adapters.http_protocol import LimitedProtocol  # noqa: PLC0415 - has metrics
+
+        self._on_drain()
+        if server := self._server():
+            for connection in server.server_state.connections:
+                if isinstance(connection, LimitedProtocol):
+                    connection.close_after_response()
+
+    def _server(self) -> uvicorn.Server | None:
+        server = getattr(self._uvicorn_handlers[signal.SIGTERM], "__self__", None)
+        return server if isinstance(server, uvicorn.Server) else None
 
     def _call_uvicorn(self, number: int) -> None:
         handler = self._uvicorn_handlers[number]
