@@ -26,7 +26,7 @@ READERS: Final = 3
 USERS: Final = 3000
 LISTED: Final = 1200
 """The users of each import: more than one chunk."""
-PERCENTS: Final = (20, 60)
+PERCENTS: Final = (20, 40)
 FIRST_WRITER: Final = 1_000_001
 PAUSE_SECONDS: Final = 0.15
 JOB_SECONDS: Final = 120
