@@ -267,6 +267,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
             "uvicorn",
             {
                 "cli.serve",
+                "cli.graceful_stop",
                 "worker_http",
                 "adapters.http_cycle",
                 "adapters.http_protocol",

@@ -176,6 +176,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False  # its redirects would contain the client's Host header
     app.root_path = settings.root_path
+    app.state.is_draining = False
     app.state.stopping = asyncio.Event()
     return app
 
@@ -266,8 +267,13 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Respond with 200 if the database responds, so that reads can be served, otherwise 503."""
+    """Respond with 200 if the database responds, so that reads can be served, otherwise 503.
+
+    From the stop signal on, the status is 503, so that load balancers send no new requests.
+    """
     state = request.app.state
+    if state.is_draining:
+        return JSONResponse({"process": "stopping"}, status_code=503)
     is_database_up, is_redis_up, is_store_up = await asyncio.gather(
         state.database.ping(),
         state.queue_stats.ping(),
