@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,13 @@ from tests.conftest import Sql
 from tests.databases import every_row
 from tests.history.clusters import ACCOUNT
 
-SCRIPTS: Final = Path(__file__).parents[1] / "docs" / "operations" / "backup"
+PAGES: Final = Path(__file__).parents[1] / "docs" / "operations"
+SCRIPTS: Final = PAGES / "backup"
+
+
+def sql_of(page: str) -> list[str]:
+    """Return the SQL blocks of a page of docs/operations."""
+    return re.findall(r"```sql\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import pytest
 from segmentql.adapters import migrations
 from segmentql.local import LocalServers, with_database
 from segmentql.local.postgres import DATABASE, OWNER_ROLE, SERVICE_ROLE, SUPERUSER
-from tests.backups import Operator, administrator_time, database_state, make_operator
+from tests.backups import Operator, administrator_time, database_state, make_operator, sql_of
 from tests.conftest import Api, RunWorker, Sql, serving, until
 from tests.feed.queries import CHANGES, all_changes, changes
 from tests.history.clusters import cluster_servers, migrated_cluster
-from tests.operations import create_user, make_segments, update_segment_members
+from tests.operations import create_user, delete_user, make_segments, update_segment_members
 from tests.rollouts.graphql_client import read_rollout, set_rollout
 from tests.timeline import SECOND, add_membership, history_inconsistencies
 
@@ -86,12 +86,22 @@ async def store_data(api: Api, servers: LocalServers) -> str:
     return kept
 
 
-async def lose_changes(source: Source) -> str:
-    """Change data after a backup; return a cursor of the feed after it."""
+@dataclass(frozen=True)
+class LostChanges:
+    """What clients have seen of the changes after a backup."""
+
+    cursor: str
+    user_ids: set[str]
+
+
+async def lose_changes(source: Source) -> LostChanges:
+    """Change data after a backup."""
+    users = [await create_user(source.api), await create_user(source.api, key="lost")]
     await update_segment_members(source.api, "A", add=range(40, 45))
     await update_segment_members(source.api, "A", remove=range(40, 45))
-    cursor: str = (await changes(source.api, start="NOW"))["cursor"]
-    return cursor
+    cursor = (await changes(source.api, start="NOW"))["cursor"]
+    assert (await delete_user(source.api, "lost"))["errors"] == []
+    return LostChanges(cursor, {payload["user"]["id"] for payload in users})
 
 
 async def check_restored(
@@ -100,7 +110,7 @@ async def check_restored(
     run_worker: RunWorker,
     *,
     before: Any,
-    lost: str,
+    lost: LostChanges,
     database: str = DATABASE,
 ) -> None:
     """Check reads, the feed, triggers, privileges and workers of a restored database."""
@@ -111,15 +121,16 @@ async def check_restored(
         assert await api(READS) == before
         missed = await changes(api, after=source.kept)
         assert [event["entry"]["userId"] for event in missed["events"]][:1] == [str(EXPIRED_USER)]
-        assert (await api.error(CHANGES, after=lost))["extensions"]["code"] == "FEED_RESET"
+        assert (await api.error(CHANGES, after=lost.cursor))["extensions"]["code"] == "FEED_RESET"
 
         await update_segment_members(api, "A", add=[50])
         newest = (await all_changes(api, missed["cursor"]))[-1]
         assert (newest["userId"], newest["operation"]) == ("50", "JOINED")
         # as many changes as were lost, at the same positions
         await update_segment_members(api, "A", add=range(60, 75))
-        assert (await api.error(CHANGES, after=lost))["extensions"]["code"] == "FEED_RESET"
+        assert (await api.error(CHANGES, after=lost.cursor))["extensions"]["code"] == "FEED_RESET"
         await check_privileges(restored, database)
+        await check_skipped_ids(api, restored, database, lost.user_ids)
 
         async with run_worker(
             SEGMENTQL_DATABASE_URL=settings.database_url,
@@ -133,6 +144,22 @@ async def check_restored(
         )
     assert await history_inconsistencies(sql) == {}
     await sql.close()
+
+
+async def check_skipped_ids(
+    api: Api, restored: LocalServers, database: str, lost_ids: set[str]
+) -> None:
+    """Check that the SQL of the page leaves out the ids of the users that were lost."""
+    skip_ids, compare = sql_of("backup.md")
+    owner: Sql = await asyncpg.connect(with_database(restored.owner_url, database))
+    await owner.execute(skip_ids)
+    await owner.fetch(compare)
+    await owner.close()
+    users = [await create_user(api), await create_user(api, key="new")]
+    assert [
+        int(payload["user"]["id"]) > int(lost_id) + 900_000
+        for payload, lost_id in zip(users, sorted(lost_ids, key=int), strict=True)
+    ] == [True, True]
 
 
 async def check_privileges(restored: LocalServers, database: str) -> None:
@@ -219,6 +246,8 @@ async def test_base_backup_is_recovered_to_a_time(source: Source, run_worker: Ru
     try:
         await until(lambda: is_primary(recovered), seconds=60)
         assert await database_state(recovered, DATABASE) == state
+        # The next recovery to the end of the archive would follow this timeline.
+        assert list(Path(operator.path("archive")).glob("*.history")) == []
         await check_restored(source, recovered, run_worker, before=before, lost=lost)
     finally:
         await recovered.postgres.kill()
