@@ -55,6 +55,7 @@ from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import document_limits, make_schema, schema_exposure
 from segmentql.settings import Settings, is_loopback
 from segmentql.subgraph import make_subgraph
+from segmentql.tracing import setup
 
 PING_TIMEOUT_SECONDS: Final = 0.3
 """The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
@@ -72,9 +73,7 @@ FEDERATION_PATHS: Final = frozenset({"/federation", "/federation/"})
 def create_app(settings: Settings) -> Starlette:
     """Return the application. It connects at its startup and disconnects at its shutdown."""
     request_log = logs.request_log(settings)
-    package_documents = [*COMMAND_DOCUMENTS]
-    if settings.console == "on":
-        package_documents += read_manifest(STATIC / "documents.json")
+    package_documents = _package_documents(settings)
     executor = GraphQLExecutor(
         make_schema(),
         document_limits(settings),
@@ -172,6 +171,7 @@ def create_app(settings: Settings) -> Starlette:
             await storage.close()
             await database.dispose()
             publisher.close()
+            await asyncio.to_thread(setup.stop)
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
@@ -193,6 +193,12 @@ def create_app(settings: Settings) -> Starlette:
     app.root_path = settings.root_path
     app.state.stopping = asyncio.Event()
     return app
+
+
+def _package_documents(settings: Settings) -> list[str]:
+    """Return the stored documents of the commands and of the console, if it is on."""
+    console = read_manifest(STATIC / "documents.json") if settings.console == "on" else []
+    return [*COMMAND_DOCUMENTS, *console]
 
 
 @asynccontextmanager
