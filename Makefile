@@ -114,10 +114,11 @@ lock: $(INSTALLED) ## Update the lock files to the newest versions
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements-build.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+		--extra tracing \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
-		--extra local --extra dev --constraint requirements.lock \
+		--extra tracing --extra local --extra dev --constraint requirements.lock \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements-dev.lock
 

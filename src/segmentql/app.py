@@ -55,6 +55,7 @@ from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import document_limits, make_schema, schema_exposure
 from segmentql.settings import Settings, is_loopback
 from segmentql.subgraph import make_subgraph
+from segmentql.tracing import setup
 
 PING_TIMEOUT_SECONDS: Final = 0.3
 """The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
@@ -157,6 +158,7 @@ def create_app(settings: Settings) -> Starlette:
             await storage.close()
             await database.dispose()
             publisher.close()
+            await asyncio.to_thread(setup.stop)
 
     endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
     routes: list[BaseRoute] = [
@@ -182,11 +184,9 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _package_documents(settings: Settings) -> list[str]:
-    """Return the documents of the commands and the console, which need no `documents push`."""
-    documents = [*COMMAND_DOCUMENTS]
-    if settings.console == "on":
-        documents += read_manifest(STATIC / "documents.json")
-    return documents
+    """Return the stored documents of the commands and of the console, if it is on."""
+    console = read_manifest(STATIC / "documents.json") if settings.console == "on" else []
+    return [*COMMAND_DOCUMENTS, *console]
 
 
 def _make_executor(settings: Settings, log: logs.RequestLog) -> GraphQLExecutor:

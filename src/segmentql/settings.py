@@ -290,6 +290,11 @@ def wants_no_colour() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
+def open_telemetry_variables() -> dict[str, str]:
+    """Return the variables of OpenTelemetry, which are no settings and are not read from `.env`."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+
+
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """Return this process' environment with changed variables, for a child process."""
     return {**os.environ, **changes}

@@ -25,10 +25,12 @@ from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import (
     Settings,
+    open_telemetry_variables,
     require_loopback_without_auth,
     require_pages_for_trusted_documents,
     share_metrics,
 )
+from segmentql.tracing import setup
 
 if TYPE_CHECKING:
     from segmentql.adapters.http_connections import ConnectionTable
@@ -137,6 +139,7 @@ def make_app() -> ASGIApp:
 
     settings = settings_or_exit(with_store=True)
     logs.configure(settings, program="API")
+    setup.start(open_telemetry_variables(), service_name="segmentql-api")
     app = create_app(settings)
     _connections()
 
