@@ -86,6 +86,7 @@ class Module:
             "subgraph": "schema",
             "app": "app",
             "metrics_collector": "app",
+            "monitoring_endpoints": "app",
             "worker_http": "worker",
             "demo": "service",
             "doctor": "service",

@@ -12,7 +12,7 @@ async def test_queries_find_work_that_no_worker_does(api: Api, sql: Sql) -> None
     await api("mutation { createReport(input: {year: 2024, month: 2}) { errors { code } } }")
     await api('mutation { createExport(input: {slug: "A"}) { errors { code } } }')
     await api(
-        'mutation { createImport(input: {slug: "A", source: {segments: {anyOf: [\"A\"]}}})'
+        'mutation { createImport(input: {slug: "A", source: {segments: {anyOf: ["A"]}}})'
         " { errors { code message } } }"
     )
     rollouts, imports, reports, _transactions = [
