@@ -1,5 +1,6 @@
 # One image for the API, workers and migrations: `docker run segmentql serve | worker | migrate ...`
-# BASE needs Python 3.11 or later with venv, at the same path in both stages.
+# BASE needs Python 3.11 or later with venv, at the same path in both stages. It may have a digest:
+# python:3.12-slim-bookworm@sha256:...
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build
@@ -7,7 +8,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 WORKDIR /build
 RUN python3 -m venv /opt/segmentql && python3 -m venv tools
 COPY requirements.lock requirements-build.lock ./
-# Only wheels: nothing is compiled, and no code of a package runs before its hash is checked.
+# Only wheels: nothing is compiled, and no code of a package runs before its hash is checked. The
+# second file has the build tools, with Node for the pages, whose packages have hashes, too.
 RUN /opt/segmentql/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \
         --requirement requirements.lock \
     && tools/bin/python -m pip install --no-deps --only-binary :all: --require-hashes \

@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3
 	&& echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run compose test test-slow test-replica test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check lock check
+.PHONY: help run compose test test-slow test-replica test-all coverage e2e fuzz bench bench-peers bench-smoke lint format types schema web web-check helm lock check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ run: $(INSTALLED) ## Run everything on this machine: PostgreSQL, Redis, store, w
 
 compose: ## Run everything in containers: needs Docker; writes .env with passwords once
 	@$(PYTHON) compose/write_env.py
-	docker compose up --build --wait
+	docker compose up --build --wait --remove-orphans
 
 # Each process has its own servers. T chooses files or tests: make test T=tests/users
 PYTEST := $(BIN)/python -m pytest --numprocesses auto
@@ -105,15 +105,20 @@ web: $(INSTALLED) ## Build the console and the GraphiQL page
 web-check: $(INSTALLED) ## Check the sources of the pages, and build them
 	$(BIN)/python web/build.py --check
 
+helm: $(INSTALLED) ## Download helm and the schemas of Kubernetes, for the tests of the chart
+	$(BIN)/python helm/install_tools.py
+
 lock: $(INSTALLED) ## Update the lock files to the newest versions
-	echo hatchling | $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
+	{ echo hatchling; sed -n 's/^NODE_WHEEL = "\(.*\)"$$/\1/p' web/build.py; } \
+		| $(BIN)/uv pip compile - --quiet --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements-build.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+		--extra tracing \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
-		--extra local --extra dev --constraint requirements.lock \
+		--extra tracing --extra local --extra dev --constraint requirements.lock \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--output-file requirements-dev.lock
 

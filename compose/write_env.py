@@ -15,6 +15,7 @@ from pathlib import Path
 HEADER = """\
 # Created by `make compose` for compose.yaml. Keep it: the volumes use these passwords.
 # FIRST_KEY is an API key with the role ADMIN. Send it as `Authorization: Bearer sgql_...`.
+# STORE=seaweedfs starts SeaweedFS instead of MinIO.
 """
 KEY_CHARACTERS = string.ascii_lowercase + string.digits
 KEY_ID_LENGTH, KEY_SECRET_BYTES = 12, 32

@@ -92,15 +92,19 @@ def _knows_all(sentinel: RedisServer) -> bool:
 
 
 @asynccontextmanager
+async def _running(server: RedisServer) -> AsyncIterator[RedisServer]:
+    await server.process.start()
+    try:
+        yield server
+    finally:
+        await server.process.stop()
+
+
+@asynccontextmanager
 async def redis_server(*lines: str) -> AsyncIterator[RedisServer]:
     """Run Redis with a password and with further lines of configuration."""
-    async with _folder() as folder:
-        server = _redis(folder, "redis", lines)
-        await server.process.start()
-        try:
-            yield server
-        finally:
-            await server.process.stop()
+    async with _folder() as folder, _running(_redis(folder, "redis", lines)) as server:
+        yield server
 
 
 @asynccontextmanager
@@ -111,13 +115,8 @@ async def tls_redis_server(certificates: Path) -> AsyncIterator[RedisServer]:
         certificates: the folder of `tests.tls.make_certificates`.
     """
     program = _find_tls_redis()
-    async with _folder() as folder:
-        server = _tls_redis(folder, certificates, program)
-        await server.process.start()
-        try:
-            yield server
-        finally:
-            await server.process.stop()
+    async with _folder() as folder, _running(_tls_redis(folder, certificates, program)) as server:
+        yield server
 
 
 @asynccontextmanager

@@ -86,6 +86,7 @@ class Module:
             "subgraph": "schema",
             "app": "app",
             "metrics_collector": "app",
+            "monitoring_endpoints": "app",
             "worker_http": "worker",
             "demo": "service",
             "doctor": "service",
@@ -267,6 +268,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
             "uvicorn",
             {
                 "cli.serve",
+                "cli.graceful_stop",
                 "worker_http",
                 "adapters.http_cycle",
                 "adapters.http_protocol",

@@ -25,7 +25,7 @@ PAGES = sorted(
         *(ROOT / folder / "README.md" for folder in ("bench", "web", "monitoring")),
     ]
 )
-FOLDERS = "alembic|bench|compose|docs|minio|monitoring|src|tests|web"
+FOLDERS = "alembic|bench|compose|docs|helm|minio|monitoring|src|tests|web"
 PATHS = re.compile(
     rf"`((?:{FOLDERS})/[\w./-]*|[\w/-]+/[\w-]+\.(?:py|sh)|[\w-]+\.(?:graphql|lock|md|toml|yaml))`"
 )

@@ -48,7 +48,7 @@ SETUP_OPERATIONS = {
 }
 
 SETTINGS = {
-    "SEGMENTQL_S3_ENDPOINT_URL": "http://minio:9000",
+    "SEGMENTQL_S3_ENDPOINT_URL": "http://store:9000",
     "SEGMENTQL_S3_BUCKET": "some-reports",
     "SEGMENTQL_S3_ACCESS_KEY": "the-user",
     "SEGMENTQL_S3_SECRET_KEY": 'secret "$(word)" \\1',
@@ -129,7 +129,7 @@ def test_policy_allows_exactly_the_used_operations(mc: Mc) -> None:
     }
 
 
-def test_policy_in_the_handbook_allows_exactly_the_used_operations() -> None:
+def test_policy_in_the_documentation_allows_exactly_the_used_operations() -> None:
     policy = json.loads((ROOT / "docs" / "operations" / "s3-policy.json").read_text())
     allowed = {
         statement["Sid"]: (set(statement["Action"]), statement["Resource"])
@@ -174,7 +174,7 @@ def test_keys_of_any_text_are_passed_through_pipes(mc: Mc) -> None:
         "",
     )
     calls = mc.calls()
-    assert calls["--quiet alias set store http://minio:9000"] == "the-root\nsecret 'root\n"
+    assert calls["--quiet alias set store http://store:9000"] == "the-root\nsecret 'root\n"
     assert calls["--quiet admin user add store"] == 'the-user\nsecret "$(word)" \\1\n'
     assert not any("secret" in arguments for arguments in calls)
 

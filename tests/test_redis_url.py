@@ -75,7 +75,10 @@ def test_every_form_is_parsed(url: str, expected: RedisTarget) -> None:
         ("rediss://h?ssl_ca_certs=/none", 'ssl_ca_certs: cannot read "/none": No such file'),
         ("rediss://h?ssl_keyfile=/none", "ssl_keyfile requires ssl_certfile"),
         ("rediss://h?ssl_certfile=/none", 'ssl_certfile: cannot read "/none": No such file'),
-        ("redis+sentinel://:secret@a,b", "the master's name is missing, like redis+sentinel://"),
+        (
+            "redis+sentinel://:secret@a,b",
+            "the name of the master is missing: the URL must be like redis+sentinel://",
+        ),
         ("redis+sentinel://a/m/0/1", "must be like redis+sentinel://"),
         ("redis+sentinel://a,,b/m", "every host must be like host or host:26379"),
         ("unix://secret/path", "a socket must be like unix:///path/to/redis.sock?db=0"),

@@ -23,6 +23,7 @@ CHECKED = (
     "docs/*.py",
     "web/README.md",
     "web/src/graphiql/examples.js",
+    "helm/**/*",
     "minio/*",
     "monitoring/**/*.md",
     "monitoring/**/*.yml",

@@ -129,7 +129,7 @@ SERVICE = (
         [("sum(rate(segmentql_transaction_retries_total[$__rate_interval]))", "retries")],
     ),
     Panel(
-        "Reads that left the replica",
+        "Reads at the primary instead of the replica",
         "short",
         [
             ("sum(segmentql_replica_fallback)", "processes that read the primary"),
@@ -227,6 +227,7 @@ WORK = (
             ),
             ("sum(increase(segmentql_history_drops_postponed_total[1h]))", "postponed per hour"),
         ],
+        "Months dropped in the shown time, and postponed attempts per hour.",
     ),
     Panel(
         "Beginning of history",
@@ -396,7 +397,12 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
         "gridPos": {"x": column * WIDTH, "y": row * HEIGHT, "w": WIDTH, "h": HEIGHT},
         "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
         "options": {
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            "legend": {
+                "calcs": [],
+                "displayMode": "list",
+                "placement": "bottom",
+                "showLegend": True,
+            },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
         "targets": [

@@ -8,15 +8,10 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import (
-    JSONResponse,
-    PlainTextResponse,
-    Response,
-)
-from starlette.routing import BaseRoute, Route
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from segmentql import buffered_metrics, logs, metrics_collector
+from segmentql import buffered_metrics, logs
 from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.concurrency import ConcurrencyLimit
 from segmentql.adapters.cors import with_cors
@@ -29,7 +24,6 @@ from segmentql.adapters.http import (
     WithHeaders,
 )
 from segmentql.adapters.jobs import JobPublisher
-from segmentql.adapters.metrics_endpoint import access_error, metrics_response
 from segmentql.adapters.pages import STATIC, graphiql_page, page_routes
 from segmentql.adapters.queue_stats import QueueStats
 from segmentql.adapters.rate_limiter import RateLimiter
@@ -49,15 +43,14 @@ from segmentql.graphql.types.idempotency import IdempotentRunner
 from segmentql.idempotency.runner import DatabaseIdempotentRunner
 from segmentql.keys.cache import ApiKeyCache
 from segmentql.keys.loaders import KeyByPublicId
+from segmentql.monitoring_endpoints import PING_TIMEOUT_SECONDS, monitoring_routes
 from segmentql.ofrep.endpoint import OfrepEndpoint, is_ofrep_path
 from segmentql.ofrep.evaluation_context import TargetingKey
 from segmentql.rollouts.forecast import RolloutForecaster
 from segmentql.schema import document_limits, make_schema, schema_exposure
 from segmentql.settings import Settings, is_loopback
 from segmentql.subgraph import make_subgraph
-
-PING_TIMEOUT_SECONDS: Final = 0.3
-"""The timeout of `/readyz` for Redis and the object store, which do not affect its status."""
+from segmentql.tracing import setup
 
 KEY_CONNECTIONS: Final = 2
 """The connections of the API key cache: one for its refresh, one for lookups and last uses. They
@@ -157,14 +150,10 @@ def create_app(settings: Settings) -> Starlette:
             await storage.close()
             await database.dispose()
             publisher.close()
+            await asyncio.to_thread(setup.stop)
 
-    endpoints = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
-    routes: list[BaseRoute] = [
-        *page_routes(settings),
-        *(Route(path + end, endpoints[path]) for path in endpoints for end in ("", "/")),
-    ]
     app = _Application(
-        routes=routes,
+        routes=[*page_routes(settings), *monitoring_routes()],
         middleware=[
             Middleware(WithHeaders, SAFE_HEADERS),
             Middleware(RequestIds),
@@ -176,16 +165,15 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False  # its redirects would contain the client's Host header
     app.root_path = settings.root_path
+    app.state.is_draining = False
     app.state.stopping = asyncio.Event()
     return app
 
 
 def _package_documents(settings: Settings) -> list[str]:
-    """Return the documents of the commands and the console, which need no `documents push`."""
-    documents = [*COMMAND_DOCUMENTS]
-    if settings.console == "on":
-        documents += read_manifest(STATIC / "documents.json")
-    return documents
+    """Return the stored documents of the commands and of the console, if it is on."""
+    console = read_manifest(STATIC / "documents.json") if settings.console == "on" else []
+    return [*COMMAND_DOCUMENTS, *console]
 
 
 def _make_executor(settings: Settings, log: logs.RequestLog) -> GraphQLExecutor:
@@ -258,40 +246,3 @@ class _Application(Starlette):
 async def internal_error(request: Request, error: Exception) -> Response:
     """Respond to an error outside `/graphql`. Starlette logs its cause outside all middleware."""
     return PlainTextResponse("Internal Server Error\n", status_code=500, headers=SAFE_HEADERS)
-
-
-async def healthz(request: Request) -> Response:
-    """Respond with 200 while the process runs, regardless of its dependencies."""
-    return JSONResponse({"status": "ok"})
-
-
-async def readyz(request: Request) -> Response:
-    """Respond with 200 if the database responds, so that reads can be served, otherwise 503."""
-    state = request.app.state
-    is_database_up, is_redis_up, is_store_up = await asyncio.gather(
-        state.database.ping(),
-        state.queue_stats.ping(),
-        state.storage.ping(seconds=PING_TIMEOUT_SECONDS),
-    )
-    dependencies = {
-        "database": "ok" if is_database_up else "unavailable",
-        "redis": "ok" if is_redis_up else "degraded",
-        "store": "ok" if is_store_up else "degraded",
-    }
-    if state.database.has_replica:
-        dependencies["replica"] = "ok" if state.database.is_replica_usable else "degraded"
-    return JSONResponse(
-        dependencies,
-        status_code=200 if is_database_up else 503,
-    )
-
-
-async def metrics(request: Request) -> Response:
-    """Respond with the metrics of all processes that share the folder and the scraped gauges."""
-    state = request.app.state
-    error = access_error(request, state.settings)
-    if error is not None:
-        return error
-    scraped = await metrics_collector.collect(state.database, state.queue_stats, state.storage)
-    buffered_metrics.flush()
-    return await asyncio.to_thread(metrics_response, state.settings, scraped)

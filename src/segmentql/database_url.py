@@ -15,13 +15,13 @@ from urllib.parse import quote, unquote, urlencode
 
 from sqlalchemy.engine import URL, make_url
 
+from segmentql.url_parameters import parse_parameters
+
 FORM: Final = "postgresql://user:password@host:5432/name"
 DRIVER: Final = "postgresql+asyncpg"
 DEFAULT_PORT: Final = 5432
 MAX_PORT: Final = 65535
 MAX_CONNECT_SECONDS: Final = 3600
-MAX_ECHO_CHARACTERS: Final = 63
-"""The maximum length of an unknown parameter's name in a message."""
 SYSTEM: Final = "system"
 """A value of `sslrootcert`, which means the certificate authorities of this machine."""
 
@@ -77,7 +77,7 @@ def check_database_url(text: str) -> str:
     if match["scheme"] not in {"postgresql", "postgres", DRIVER} or not match["database"]:
         raise ValueError(f"must be like {FORM}")
     problems: list[str] = []
-    query = _parameters(match["query"] or "", problems.append)
+    query = parse_parameters(match["query"] or "", PARAMETERS, problems.append)
     hosts = _hosts(match["hosts"], query, problems.append)
     problems.extend(_parameter_problems(query))
     if not problems:
@@ -121,23 +121,6 @@ def display_address(url: str) -> str:
         pairs = zip(hosts.split(","), ports.split(","), strict=True)
         return ",".join(f"{host}:{port}" for host, port in pairs) + database
     return f"{parsed.host or 'socket'}:{parsed.port or 'default port'}{database}"
-
-
-def _parameters(text: str, report: Callable[[str], None]) -> dict[str, str]:
-    """Split a query as libpq does: `+` is not a space, and an empty value means the default."""
-    query: dict[str, str] = {}
-    seen: set[str] = set()
-    for part in filter(None, text.split("&")):
-        name, sign, value = (unquote(word) for word in part.partition("="))
-        if name not in PARAMETERS:
-            echo = name[:MAX_ECHO_CHARACTERS]
-            report(f'the parameter "{echo}" is not supported, only {", ".join(PARAMETERS)}')
-        elif not sign or name in seen:
-            report(f'the parameter "{name}" must be given once, as {name}=VALUE')
-        elif value:
-            query[name] = value
-        seen.add(name)
-    return query
 
 
 def _hosts(

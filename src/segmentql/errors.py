@@ -72,17 +72,6 @@ class BadValue(SegmentQLError):
         self.allowed = allowed
 
 
-def invalid_value_message(name: str, problem: str, allowed: str) -> str:
-    """Return the message about an invalid value.
-
-    Args:
-        name: The name of the argument or header, or the path of the input field.
-        problem: What is wrong with the value, as a clause.
-        allowed: A description of the allowed values.
-    """
-    return f"{name} is not valid: {problem}. Allowed: {allowed}."
-
-
 @dataclass(frozen=True)
 class RejectionReason:
     """A reason why a mutation was rejected."""
@@ -206,10 +195,10 @@ class HistoryDropped(SegmentQLError):
     """A time is before the beginning of history: older history was dropped."""
 
     def __init__(self, earliest_at: datetime) -> None:
-        super().__init__(earliest_at)
         self.earliest_at = earliest_at
-        self.earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        self.reason = f"the history before {self.earliest} was dropped"
+        earliest = f"{earliest_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.reason = f"the history before {earliest} was dropped"
+        self.allowed = f"a time in the past, not before {earliest}"
 
 
 class CursorExpired(SegmentQLError):
@@ -220,10 +209,7 @@ class CursorExpired(SegmentQLError):
 
 
 class FeedReset(SegmentQLError):
-    """The database has lost changes that a consumer of the feed has read: it was restored.
-
-    The consumer must start again.
-    """
+    """The database has lost changes that a consumer of the feed has read. It must start again."""
 
 
 class ConcurrencyLimitExceeded(SegmentQLError):

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import orjson
 
+from segmentql.tracing.active import TRACE_ID
+
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 
@@ -94,4 +96,6 @@ class JsonLines:
             "level": level,
             "timestamp": datetime.now(UTC),
         }
+        if trace_id := TRACE_ID.get(None):
+            line["trace_id"] = trace_id
         return orjson.dumps(line, default=repr, option=_OPTIONS)

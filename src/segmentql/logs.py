@@ -3,7 +3,8 @@
 Every line has `event`, `level`, `timestamp` (UTC) and `logger`. Depending on the event it has
 `request_id`, `operation`, `outcome`, `duration_ms`, `cost`, `status` (of HTTP), `close_code` (of a
 WebSocket), `code`, `reason`, `path`, `client` (an address), `size` (bytes), `seconds`, `key` (its
-name), `job` and `args` (ids). Secrets, links and bodies are never logged.
+name), `job`, `args` (ids) and `trace_id` (if tracing is on). Secrets, links and bodies are never
+logged.
 
 A job has the id of the request that enqueued it. A job that the scheduler enqueued has none.
 

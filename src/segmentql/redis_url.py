@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from segmentql.url_parameters import parse_parameters
+
 FORM: Final = "redis://:password@host:6379/0"
 SENTINEL_FORM: Final = "redis+sentinel://:password@host1,host2,host3/master-name/0"
 DEFAULT_PORT: Final = 6379
 DEFAULT_SENTINEL_PORT: Final = 26379
 MAX_PORT: Final = 65535
-MAX_ECHO_CHARACTERS: Final = 63
-"""The maximum length of an unknown parameter's name in a message."""
 
 CERT_REQS: Final = ("required", "optional", "none")
 TLS_PARAMETERS: Final = (
     *("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"),
 )
 SENTINEL_PARAMETERS: Final = ("sentinel_password", "sentinel_username")
+PARAMETERS: Final = ("db", *SENTINEL_PARAMETERS, *TLS_PARAMETERS)
 
 _SENTINEL: Final = "+sentinel"
 _TLS_SCHEME: Final = "rediss"
@@ -93,7 +94,7 @@ def parse_redis_url(text: str) -> RedisTarget:
         )
     problems: list[str] = []
     scheme = match["scheme"]
-    query = _parameters(match["query"] or "", problems.append)
+    query = parse_parameters(match["query"] or "", PARAMETERS, problems.append)
     problems.extend(_unsuitable_parameters(scheme, query))
     master, database = None, query.get("db", "")
     hosts: list[tuple[str, int]] = []
@@ -103,7 +104,7 @@ def parse_redis_url(text: str) -> RedisTarget:
             problems.append("a socket must be like unix:///path/to/redis.sock?db=0")
     else:
         hosts = list(_hosts(scheme, match["hosts"], problems.append))
-        master, database_of_path = _names(scheme, path, problems.append)
+        master, database_of_path = _master_and_database(scheme, path, problems.append)
         database = database or database_of_path
     if not re.fullmatch(r"[0-9]{0,5}", database, re.ASCII):
         problems.append("the database must be a number, like /0")
@@ -133,7 +134,9 @@ def _unsuitable_parameters(scheme: str, query: Mapping[str, str]) -> Iterator[st
             yield f'the parameter "{name}" requires redis{_SENTINEL}://'
 
 
-def _names(scheme: str, path: str, report: Callable[[str], None]) -> tuple[str | None, str]:
+def _master_and_database(
+    scheme: str, path: str, report: Callable[[str], None]
+) -> tuple[str | None, str]:
     """Return the master's name, if the scheme has one, and the database of a path."""
     first, *rest = path.strip("/").split("/")
     if not scheme.endswith(_SENTINEL):
@@ -141,28 +144,10 @@ def _names(scheme: str, path: str, report: Callable[[str], None]) -> tuple[str |
     else:
         master, database = first, rest or [""]
         if not master:
-            report(f"the master's name is missing, like {SENTINEL_FORM}")
+            report(f"the name of the master is missing: the URL must be like {SENTINEL_FORM}")
     if len(database) > 1:
         report(f"must be like {FORM if master is None else SENTINEL_FORM}")
     return master, database[0]
-
-
-def _parameters(text: str, report: Callable[[str], None]) -> dict[str, str]:
-    """Split a query. As in redis-py, an empty value means the default."""
-    allowed = ("db", *SENTINEL_PARAMETERS, *TLS_PARAMETERS)
-    query: dict[str, str] = {}
-    seen: set[str] = set()
-    for part in filter(None, text.split("&")):
-        name, sign, value = (unquote(word) for word in part.partition("="))
-        if name not in allowed:
-            echo = name[:MAX_ECHO_CHARACTERS]
-            report(f'the parameter "{echo}" is not supported, only {", ".join(allowed)}')
-        elif not sign or name in seen:
-            report(f'the parameter "{name}" must be given once, as {name}=VALUE')
-        elif value:
-            query[name] = value
-        seen.add(name)
-    return query
 
 
 def _hosts(scheme: str, text: str, report: Callable[[str], None]) -> Iterator[tuple[str, int]]:

@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     max_feed_consumers_per_key: int = Field(default=200, ge=1)
     max_connections: int = Field(default=1000, ge=10, le=100_000)
     keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    drain_seconds: int = Field(default=0, ge=0, le=300)
     rate_per_second: int = Field(default=5000, ge=0)
     worker_port: int = Field(default=0, ge=0, le=65535)
     worker_threads: int = Field(default=8, ge=1, le=100)
@@ -287,6 +288,11 @@ def raw_value(name: str) -> str | None:
 def wants_no_colour() -> bool:
     """Return whether the environment disables colours, see no-color.org."""
     return bool(os.environ.get("NO_COLOR"))
+
+
+def open_telemetry_variables() -> dict[str, str]:
+    """Return the variables of OpenTelemetry, which are no settings and are not read from `.env`."""
+    return {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -69,6 +69,6 @@ def store_problems(
         for name in (name for name, value in keys.items() if not value):
             (other,) = keys.keys() - {name}
             yield (
-                f"{name} is not set, but {other} is: set both, or none of them for the default"
+                f"{name} is not set, but {other} is: set both, or neither for the default"
                 " credential chain"
             )

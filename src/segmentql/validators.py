@@ -286,3 +286,14 @@ def _quoted(text: str) -> str:
     """Return a value for an error message, shortened and in printable characters."""
     shortened = text if len(text) <= 40 else text[:40] + "..."  # noqa: PLR2004
     return ascii(shortened)
+
+
+def invalid_value_message(name: str, problem: str, allowed: str) -> str:
+    """Return the message about an invalid value.
+
+    Args:
+        name: The name of the argument or header, or the path of the input field.
+        problem: What is wrong with the value, as a clause.
+        allowed: A description of the allowed values.
+    """
+    return f"{name} is not valid: {problem}. Allowed: {allowed}."

@@ -31,7 +31,8 @@ from segmentql.memberships import actors as membership_actors
 from segmentql.objects import actors as object_actors
 from segmentql.reports import actors as report_actors
 from segmentql.rollouts import actors as rollout_actors
-from segmentql.settings import Settings
+from segmentql.settings import Settings, open_telemetry_variables
+from segmentql.tracing import setup
 from segmentql.worker_http import WorkerHttp
 
 log = structlog.get_logger(__name__)
@@ -222,6 +223,7 @@ def run(settings: Settings, listening: socket.socket | None) -> None:
     stop_signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     lower_priority()
+    setup.start(open_telemetry_variables(), service_name="segmentql-worker")
     publisher = JobPublisher(settings.redis_url)
     worker = make_worker(settings, publisher, listening)
     worker.start()
@@ -230,4 +232,5 @@ def run(settings: Settings, listening: socket.socket | None) -> None:
     log.info("worker_stopping")
     worker.stop(timeout=STOP_SECONDS * 1000)
     publisher.close()
+    setup.stop()
     log.info("worker_stopped")

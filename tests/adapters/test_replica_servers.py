@@ -123,30 +123,44 @@ async def _is_fallback(database: Database) -> bool:
     return not database.is_replica_usable
 
 
+async def start_slow_read(
+    database: Database, reached: list[bool], *, seconds: int, table: str = "users"
+) -> asyncio.Task[bool]:
+    """Start a read that takes long on the standby; return it when it has reached the standby.
+
+    Args:
+        database: The database with the standby.
+        reached: Gets, for each attempt of the read, whether its server is the standby.
+        seconds: How long the read takes on the standby.
+        table: A table that the read locks.
+    """
+
+    async def work(session: ReadSession) -> bool:
+        is_standby = await _is_standby(session)
+        reached.append(is_standby)
+        pause = seconds if is_standby else 0
+        await session.execute(text(f"SELECT pg_sleep({pause}), (SELECT count(*) FROM {table})"))
+        return is_standby
+
+    async def has_reached() -> bool:
+        return bool(reached)
+
+    read = asyncio.create_task(database.read_one(work, primary=False))
+    await until(has_reached)
+    return read
+
+
 async def test_read_in_flight_on_a_replica_that_dies_is_retried_at_the_primary(
     pair: tuple[LocalServers, LocalServers], database: Database
 ) -> None:
     _, standby = pair
     reached: list[bool] = []
-
-    async def work(session: ReadSession) -> bool:
-        is_standby = await _is_standby(session)
-        reached.append(is_standby)
-        if is_standby:
-            await session.execute(text("SELECT pg_sleep(60)"))
-        return is_standby
-
-    read = asyncio.create_task(database.read_one(work, primary=False))
-    await until(lambda: _has(reached))
+    read = await start_slow_read(database, reached, seconds=60)
     await standby.postgres.kill()
     assert await read is False
     assert reached == [True, False]
     await standby.postgres.start()
     await until(lambda: reads_standby(database))
-
-
-async def _has(items: list[bool]) -> bool:
-    return bool(items)
 
 
 async def test_read_in_flight_on_a_replica_that_hangs_is_retried_at_the_primary(
@@ -155,16 +169,7 @@ async def test_read_in_flight_on_a_replica_that_hangs_is_retried_at_the_primary(
     """The server's processes are suspended, as after a failure of its network."""
     _, standby = pair
     reached: list[bool] = []
-
-    async def work(session: ReadSession) -> bool:
-        is_standby = await _is_standby(session)
-        reached.append(is_standby)
-        if is_standby:
-            await session.execute(text("SELECT pg_sleep(8)"))
-        return is_standby
-
-    read = asyncio.create_task(database.read_one(work, primary=False))
-    await until(lambda: _has(reached))
+    read = await start_slow_read(database, reached, seconds=8)
     with suspended_server(standby):
         assert await read is False
         assert await reads_primary(database)
@@ -218,19 +223,11 @@ async def test_read_cancelled_by_the_replay_is_retried_at_the_primary(
     await sql.execute("GRANT SELECT ON conflict TO PUBLIC")
     reached: list[bool] = []
 
-    async def work(session: ReadSession) -> bool:
-        is_standby = await _is_standby(session)
-        reached.append(is_standby)
-        seconds = 8 if is_standby else 0
-        await session.execute(text(f"SELECT one, pg_sleep({seconds}) FROM conflict"))
-        return is_standby
-
     async def is_replayed() -> bool:
         return await replica_sql.fetchval("SELECT to_regclass('conflict') IS NOT NULL") is True
 
     await until(is_replayed)
-    read = asyncio.create_task(database.read_one(work, primary=False))
-    await until(lambda: _has(reached))
+    read = await start_slow_read(database, reached, seconds=8, table="conflict")
     await sql.execute("LOCK TABLE conflict; ALTER TABLE conflict ADD two int")
     assert await read is False
     assert reached == [True, False]

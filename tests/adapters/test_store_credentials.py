@@ -28,7 +28,7 @@ SMALL = b"a,b\n1,2\n"
 
 @pytest.fixture(autouse=True)
 def empty_chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Make the default chain find nothing, and ask no server for an instance's role."""
+    """Make the default chain find nothing, and call no server for an instance's role."""
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -211,8 +211,8 @@ async def test_missing_credentials_are_reported_and_looked_up_again(
     await storage.close()
 
 
-@pytest.mark.slow  # the client asks three times, with a pause of a second
-async def test_failing_endpoint_of_credentials_is_asked_again(
+@pytest.mark.slow  # the client sends three requests, with a pause of a second
+async def test_failing_endpoint_of_credentials_is_called_again(
     keyless: Settings, key: str, endpoint: CredentialsEndpoint
 ) -> None:
     endpoint.is_failing = True

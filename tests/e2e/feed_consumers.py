@@ -48,20 +48,24 @@ class Consumer:
     cursor: str | None = None
     entries: list[Any] = field(default_factory=list)
     requests: int = 0
+    client_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.name)  # noqa: S311 - similar each time
 
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=60, **self.client_options)
+
     async def start(self) -> None:
         """Read the cursor of the head, without changes."""
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with self.client() as http:
             batch = await self._pull(http, wait_seconds=0)
         assert batch["events"] == []
         self.cursor = batch["cursor"]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the feed, and disconnect at random."""
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with self.client() as http:
             while not stop.is_set():
                 try:
                     async with asyncio.timeout(self._random.uniform(0.2, 6)):
@@ -76,7 +80,7 @@ class Consumer:
 
         async def is_caught_up() -> bool:
             try:
-                async with httpx.AsyncClient(timeout=60) as http:
+                async with self.client() as http:
                     batch = await self._pull(http, wait_seconds=0)
             except (Interrupted, httpx.TransportError):
                 return False

@@ -5,7 +5,7 @@ import os
 import shutil
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,10 @@ class ApiProcess:
         self._environment = environment(settings, **changes)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
@@ -121,7 +125,7 @@ def skip_if_missing(name: ProxyName) -> str:
 async def running_proxy(
     name: ProxyName,
     folder: Path,
-    ports: tuple[int, int],
+    apis: Sequence[str],
     *changes: tuple[str, str],
     ready_path: str = "/readyz",
 ) -> AsyncIterator[Proxy]:
@@ -130,7 +134,7 @@ async def running_proxy(
     Args:
         name: The proxy.
         folder: An empty folder for its files.
-        ports: The ports of the two API processes.
+        apis: The addresses of the API processes, at least two.
         changes: Texts of the file with their replacements.
         ready_path: The path that responds with 200 when the proxy and the API are ready.
     """
@@ -141,8 +145,8 @@ async def running_proxy(
     (folder / "privkey.pem").write_text(certificate.key)
     command = _nginx(proxy) if name == "nginx" else _caddy(proxy)
     file = folder / ("segmentql.conf" if name == "nginx" else "Caddyfile")
-    addresses = zip(("127.0.0.1:8080", "127.0.0.1:8081"), ports, strict=True)
-    shared = [(address, f"127.0.0.1:{port}") for address, port in addresses]
+    between = " max_fails=0;\n    server " if name == "nginx" else " "
+    shared = [("127.0.0.1:8080", apis[0]), ("127.0.0.1:8081", between.join(apis[1:]))]
     folders = [("/etc/ssl/segmentql", str(folder)), (f"/var/log/{name}", str(folder))]
     file.write_text(_replaced(file.read_text(), [*changes, *folders, *shared]))
     with (folder / "program.log").open("wb") as log:

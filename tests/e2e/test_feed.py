@@ -61,7 +61,7 @@ mutation($percent: Float!) {
 """
 RECORDED: Final = """
 SELECT h.membership_id, h.operation::text, h.user_id, h.segment_id, s.slug
-FROM history h JOIN segments s ON s.id = h.segment_id ORDER BY h.position
+FROM history h JOIN segments s ON s.id = h.segment_id WHERE h.position > $1 ORDER BY h.position
 """
 
 
@@ -134,11 +134,17 @@ def matches(consumer: Consumer, row: Sequence[Any]) -> bool:
     )
 
 
-async def check(consumers: list[Consumer], sql: Sql) -> None:
-    """Compare what the consumers have read with all recorded changes, and check the order."""
+async def check(consumers: Sequence[Consumer], sql: Sql, *, after: int = 0) -> None:
+    """Compare what the consumers have read with all recorded changes, and check the order.
+
+    Args:
+        consumers: The consumers.
+        sql: A connection to the database.
+        after: The position in history at which the consumers started.
+    """
     for consumer in consumers:
         await consumer.catch_up()
-    rows = await sql.fetch(RECORDED)
+    rows = await sql.fetch(RECORDED, after)
     for consumer in consumers:
         expected = [
             (f"his_{row[0]}_{row[1].lower()}", str(row[2]), f"seg_{row[3]}", row[4])

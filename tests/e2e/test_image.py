@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ CACHE = ROOT / ".segmentql-image"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BASE, IMAGE = "localhost/segmentql-base", "localhost/segmentql"
 USER = 10001
+START_SECONDS = 180
+"""The maximum time of a start. Imports read a new copy of every file from the disk."""
+
 FIRST_KEY = f"sgql_firstkeyfir0_{'5e' * 32}"
 TOOLS = ("buildah", "debootstrap", "unshare", "chroot")
 
@@ -126,6 +130,7 @@ class Image:
             if process.returncode is None:
                 process.terminate()
             output = (await reading).decode()
+            sys.stdout.write(output)  # pytest shows it if the test fails
             await process.wait()
         assert process.returncode == 0, output
 
@@ -184,8 +189,9 @@ async def test_migration_api_and_worker_run_without_writing_files(
             httpx.AsyncClient(timeout=60) as client,
         ):
             address = f"http://127.0.0.1:{port}"
-            await until(lambda: _answers(client, f"{address}/readyz"))
-            await until(lambda: _answers(client, f"http://127.0.0.1:{worker_port}/healthz"))
+            await until(lambda: _answers(client, f"{address}/readyz"), seconds=START_SECONDS)
+            worker_health = f"http://127.0.0.1:{worker_port}/healthz"
+            await until(lambda: _answers(client, worker_health), seconds=START_SECONDS)
             key = {"authorization": f"Bearer {FIRST_KEY}"}
             assert (await client.post(f"{address}/graphql", json={"query": "{ users }"})).is_error
             response = await client.post(f"{address}/graphql", json={"query": REPORT}, headers=key)

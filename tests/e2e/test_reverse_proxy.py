@@ -44,7 +44,9 @@ async def proxy(
     line = "keepalive_timeout {}s;" if request.param == "nginx" else "keepalive {}s"
     change = (line.format(60), line.format(PROXY_KEEP_ALIVE_SECONDS))
     first, second = apis
-    async with running_proxy(request.param, folder, (first.port, second.port), change) as proxy:
+    async with running_proxy(
+        request.param, folder, (first.address, second.address), change
+    ) as proxy:
         yield proxy
 
 

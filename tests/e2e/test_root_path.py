@@ -53,7 +53,7 @@ async def proxy(
     changes = documented_changes(name, is_path_kept=is_kept)
     folder = tmp_path_factory.mktemp(name)
     async with running_proxy(
-        name, folder, (server.port, server.port), *changes, ready_path=f"{ROOT_PATH}/readyz"
+        name, folder, (server.address, server.address), *changes, ready_path=f"{ROOT_PATH}/readyz"
     ) as proxy:
         yield proxy
 

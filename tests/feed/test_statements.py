@@ -72,7 +72,8 @@ async def test_page_of_any_size_is_read_by_one_statement(
     with recorded_statements() as statements:
         batch = await changes(feed_api, start="EARLIEST", first=1000)
     assert len(batch["events"]) == members
-    assert len(statements) == 3  # unrecorded leaves, the step to the settled row, the page
+    # Unrecorded leaves, the step to the settled row, the beginning of history, the page.
+    assert len(statements) == 4
 
 
 async def test_filter_that_matches_nothing_reads_a_bounded_number_of_rows(

@@ -29,8 +29,10 @@ async def test_each_path_works_with_and_without_the_root_path(
     for path in ("/graphql", "/graphql/"):
         response = await proxied.http.post(f"{prefix}{path}", json=TYPENAME)
         assert without_cost(response.json()) == {"data": {"__typename": "Query"}}
-    for path in ("/healthz", "/readyz", "/readyz/", "/metrics"):
+    for path in ("/healthz", "/metrics"):
         assert (await proxied.http.get(f"{prefix}{path}")).status_code == 200
+    for path in ("/readyz", "/readyz/"):  # its status depends on the speed of the machine
+        assert "database" in (await proxied.http.get(f"{prefix}{path}")).json()
     path = f"{prefix}/ofrep/v1/evaluate/flags/missing"
     response = await proxied.http.post(path, json=FLAG_CONTEXT)
     assert response.status_code == 404

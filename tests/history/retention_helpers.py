@@ -72,7 +72,7 @@ async def record_and_roll_up(database: Database) -> None:
 
 async def drop_before(database: Database, earliest: datetime) -> list[int | None]:
     """Drop the history before the start of a month; return the kept joins of each month."""
-    await database.transaction(partial(retention.prune, earliest=earliest))
+    await database.transaction(partial(retention.prune_history, earliest=earliest))
     async with database.read() as session:
         months = await retention.months_to_drop(session, earliest)
     return [

@@ -1,7 +1,6 @@
 """`memberCount(asOf:)` and `memberCounts` agree with `segments(asOf:)` of all users."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from tests.back_dating import (
     insert_past_membership,
 )
 from tests.conftest import Api, Sql, empty_tables
+from tests.history.timelines import SLUGS, USERS, Timeline, insert_timeline, timelines
 from tests.operations import (
     delete_segment,
     delete_user,
@@ -267,50 +267,6 @@ MOMENTS = [
 ]
 """Possible times of joins and leaves: several in an hour, several in a second, and full hours."""
 
-SLUGS = ("A", "B")
-USERS = range(1, 5)
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The joins and leaves of one user and segment, in turn, at distinct moments."""
-
-    user_id: int
-    slug: str
-    moments: tuple[datetime, ...]
-    expires: bool
-    """Whether the last leave is the unrecorded end of a TTL; otherwise it is recorded."""
-
-
-def timelines() -> st.SearchStrategy[list[Timeline]]:
-    one = st.builds(
-        Timeline,
-        st.sampled_from(USERS),
-        st.sampled_from(SLUGS),
-        st.sets(st.sampled_from(MOMENTS), max_size=6).map(lambda found: tuple(sorted(found))),
-        st.booleans(),
-    )
-    return st.lists(one, max_size=8, unique_by=lambda timeline: (timeline.user_id, timeline.slug))
-
-
-async def insert(sql: Sql, timeline: Timeline, *, until: datetime | None) -> None:
-    """Store the joins and leaves before `until`."""
-    moments = [at for at in timeline.moments if until is None or at < until]
-    while len(moments) > (2 if timeline.expires else 1):
-        joined_at, left_at, *moments = moments
-        await insert_past_membership(
-            sql, timeline.user_id, timeline.slug, joined_at=joined_at, left_at=left_at
-        )
-    if moments:
-        joined_at, *ends = moments
-        await insert_membership(
-            sql,
-            timeline.user_id,
-            timeline.slug,
-            joined_at=joined_at,
-            expires_at=ends[0] if ends else None,
-        )
-
 
 async def assert_counts_match_the_users(database: Database, points: int) -> None:
     """Compare counts at and before all moments, and between them, with the users' segments."""
@@ -344,7 +300,7 @@ async def assert_counts_match_the_users(database: Database, points: int) -> None
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    histories=timelines(),
+    histories=timelines(MOMENTS, max_size=6),
     deletion=st.sampled_from(MOMENTS) | st.none(),
     points=st.integers(1, 12),
     rolled_up=st.integers(0, 40),
@@ -371,7 +327,7 @@ async def test_counts_equal_the_users_whose_segments_as_of_have_the_segment(
         NOON,
     )
     for timeline in histories:
-        await insert(sql, timeline, until=deletion if timeline.slug == "B" else None)
+        await insert_timeline(sql, timeline, until=deletion if timeline.slug == "B" else None)
     if deletion is not None:
         await delete_segment_at(sql, "B", deletion)
     settled = await sql.fetchval(

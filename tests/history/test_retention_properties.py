@@ -1,7 +1,6 @@
 """After old months are dropped, every time since the beginning of history has the same state."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -24,8 +23,6 @@ from segmentql.tables import Cause
 from tests.back_dating import (
     MICROSECOND,
     delete_segment_at,
-    insert_membership,
-    insert_past_membership,
 )
 from tests.conftest import Sql, empty_tables
 from tests.history.retention_helpers import (
@@ -36,9 +33,8 @@ from tests.history.retention_helpers import (
     record_and_roll_up,
     start_of,
 )
+from tests.history.timelines import SLUGS, USERS, Timeline, insert_timeline, timelines
 
-SLUGS = ("A", "B")
-USERS = range(1, 5)
 BEGINNING = start_of(1) - timedelta(days=40)
 MOMENTS = [
     start_of(month) + offset
@@ -49,54 +45,12 @@ MOMENTS = [
 last ones are in the DEFAULT partition."""
 
 
-@dataclass(frozen=True)
-class Timeline:
-    """The joins and leaves of one user and segment, in turn, at distinct moments."""
-
-    user_id: int
-    slug: str
-    moments: tuple[datetime, ...]
-    expires: bool
-    """Whether the last leave is the end of a TTL, which a worker records; otherwise a change is."""
-
-
-def timelines() -> st.SearchStrategy[list[Timeline]]:
-    one = st.builds(
-        Timeline,
-        st.sampled_from(USERS),
-        st.sampled_from(SLUGS),
-        st.sets(st.sampled_from(MOMENTS), max_size=7).map(lambda found: tuple(sorted(found))),
-        st.booleans(),
-    )
-    return st.lists(one, max_size=8, unique_by=lambda timeline: (timeline.user_id, timeline.slug))
-
-
 @pytest.fixture
 async def months(sql: Sql) -> AsyncIterator[None]:
     """Drop the partitions of the months after the test."""
     yield
     await empty_tables(sql)
     await drop_partitions(sql)
-
-
-async def insert(sql: Sql, timeline: Timeline, *, until: datetime | None) -> None:
-    """Store the joins and leaves before `until`."""
-    moments = [at for at in timeline.moments if until is None or at < until]
-    while len(moments) > (2 if timeline.expires else 1):
-        joined_at, left_at, *moments = moments
-        await insert_past_membership(
-            sql, timeline.user_id, timeline.slug, joined_at=joined_at, left_at=left_at
-        )
-    if moments:
-        joined_at, *ends = moments
-        await insert_membership(
-            sql,
-            timeline.user_id,
-            timeline.slug,
-            joined_at=joined_at,
-            expires_at=ends[0] if ends else None,
-            cause=Cause.ROLLOUT if timeline.user_id % 2 else Cause.MANUAL,
-        )
 
 
 async def state_at(session: ReadSession, at: datetime) -> dict[str, Any]:
@@ -167,7 +121,7 @@ async def states(database: Database, since: datetime) -> dict[datetime, Any]:
     phases=[Phase.explicit, Phase.generate],  # to shrink a failure would take minutes
 )
 @given(
-    histories=timelines(),
+    histories=timelines(MOMENTS, max_size=7),
     deletion=st.sampled_from(MOMENTS) | st.none(),
     beginnings=st.sampled_from([(2,), (4,), (2, 3), (1, 4), (3, 5)]),
 )
@@ -189,7 +143,12 @@ async def test_state_of_every_later_time_survives_the_drop(
         BEGINNING,
     )
     for timeline in histories:
-        await insert(sql, timeline, until=deletion if timeline.slug == "B" else None)
+        await insert_timeline(
+            sql,
+            timeline,
+            until=deletion if timeline.slug == "B" else None,
+            cause=Cause.ROLLOUT if timeline.user_id % 2 else Cause.MANUAL,
+        )
     if deletion is not None:
         await delete_segment_at(sql, "B", deletion)
     await record_and_roll_up(database)

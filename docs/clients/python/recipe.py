@@ -34,12 +34,12 @@ def open_client() -> Client:
 
 
 async def segments_of(client: Client, user_id: str) -> set[str]:
-    """Return the segments of a user, for the path of a request: at most half a second."""
+    """Return the segments of a user within half a second, for use in a request of your service."""
     try:
         async with asyncio.timeout(0.5):  # for all attempts together
             user = (await client.user_segments(user_id, timeout=0.2)).user
     except (httpx.TransportError, GraphQLClientError, TimeoutError):
-        return set()  # the answer of your service if SegmentQL is unavailable
+        return set()  # your default if SegmentQL is unavailable
     return {segment.slug for segment in user.segments} if user else set()
 
 

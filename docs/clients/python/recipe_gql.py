@@ -55,7 +55,7 @@ async def main(key: str) -> None:
                 result = await session.execute(request, extra_args={"timeout": 0.2})
             user = result["user"]
         except (TransportError, httpx.TransportError, TimeoutError):
-            user = None  # the answer of your service if SegmentQL is unavailable
+            user = None  # your default if SegmentQL is unavailable
         print("segments", *(segment["slug"] for segment in (user or {"segments": []})["segments"]))
 
 

@@ -76,7 +76,7 @@ async def main(key: str) -> None:
             async with asyncio.timeout(0.5):
                 user = (await execute(client, USER, seconds=0.2, id="1"))["user"]
         except (httpx.HTTPError, GraphQLError, TimeoutError):
-            user = None  # the answer of your service if SegmentQL is unavailable
+            user = None  # your default if SegmentQL is unavailable
         print("segments", *(segment["slug"] for segment in (user or {"segments": []})["segments"]))
 
 

@@ -1,4 +1,4 @@
-"""An httpx transport that repeats requests which failed, if the repetition is safe."""
+"""An httpx transport that repeats failed requests if a repetition is safe."""
 
 import asyncio
 import itertools

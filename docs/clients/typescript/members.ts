@@ -1,5 +1,5 @@
 // Keep the members of a segment in a file. Usage: node out/members.js SLUG FILE
-// A reader of your service loads the file, or keeps the set in memory.
+// Your service reads the file, or keeps the set in memory.
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { argv } from "node:process";
 import type { Client, CombinedError } from "@urql/core";

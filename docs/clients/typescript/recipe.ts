@@ -36,12 +36,12 @@ export const once = (limits = DEFAULTS): Partial<OperationContext> => ({
   }),
 });
 
-/** Returns the segments of a user, for the path of a request: at most half a second. */
+/** Returns the segments of a user within half a second, for use in a request of your service. */
 async function segmentsOf(client: Client, id: string): Promise<Set<string>> {
   // urql replaces `signal` of `fetchOptions`, so that the limit is an option of `retryingFetch`.
   const context = { fetchOptions: withLimits({ attemptMs: 200, totalMs: 500 }, { headers }) };
   const { data } = await client.query(UserSegmentsDocument, { id }, context);
-  // No data is the answer of your service if SegmentQL is unavailable.
+  // The empty set is your default if SegmentQL is unavailable.
   return new Set(data?.user?.segments.map(({ slug }) => slug));
 }
 

@@ -4,11 +4,14 @@ import time
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 
 from segmentql import metrics
+from segmentql.tracing.calls import now_ns, record_statement
 
 _STARTED: Final = "segmentql.started"
+_SPAN: Final = "segmentql.span"
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
@@ -63,3 +66,26 @@ def time_statements(engine: Engine) -> None:
 
     event.listen(engine, "before_cursor_execute", before)
     event.listen(engine, "after_cursor_execute", after)
+
+
+def trace_statements(engine: Engine) -> None:
+    """Record a span for each statement of an engine, if it belongs to a request or a job."""
+    database = engine.url.database or ""
+
+    def before(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        connection.info[_SPAN] = now_ns(), statement
+
+    def after(connection: Connection, *_: Any) -> None:
+        started_ns, statement = connection.info.pop(_SPAN)
+        record_statement(statement, started_ns, database)
+
+    def failed(context: ExceptionContext) -> None:
+        # Errors of connecting and of commits have no statement that has started.
+        connection = context.connection
+        if connection is not None and not connection.closed and _SPAN in connection.info:
+            started_ns, statement = connection.info.pop(_SPAN)
+            record_statement(statement, started_ns, database, context.original_exception)
+
+    event.listen(engine, "before_cursor_execute", before)
+    event.listen(engine, "after_cursor_execute", after)
+    event.listen(engine, "handle_error", failed)

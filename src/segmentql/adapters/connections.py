@@ -45,7 +45,9 @@ def plain_engine(url: str, *, name: str, arguments: Mapping[str, Any] | None = N
     """Return an engine without a pool and without the session settings of the service.
 
     Args:
-        arguments: more arguments of asyncpg.
+        url: the URL of the database.
+        name: the `application_name` of its connections.
+        arguments: more arguments of `asyncpg.connect`.
     """
     return make_engine(url, name=name, server_settings={}, arguments=arguments, poolclass=NullPool)
 
@@ -145,7 +147,9 @@ def make_engine(
     """Return an engine for a validated URL.
 
     Args:
-        arguments: more arguments of asyncpg.
+        url: the URL of the database.
+        name: the `application_name` of its connections.
+        arguments: more arguments of `asyncpg.connect`.
         options: more arguments of SQLAlchemy.
 
     Raises:

@@ -29,6 +29,8 @@ def with_cors(app: ASGIApp, allowed_origins: Sequence[str], log: RequestLog) -> 
             "if-none-match",
             "last-event-id",
             "segmentql-read",
+            "traceparent",
+            "tracestate",
             "x-api-key",
             "x-request-id",
         ),

@@ -101,7 +101,7 @@ class Database:
         return self._replica_monitor is not None and self._replica_monitor.is_usable
 
     async def start_replica_checks(self) -> None:
-        """Check the replica until `dispose`, if there is one. Without, it is always used."""
+        """Check the replica until `dispose`, if there is one. Without checks, it is always used."""
         if self._replica_monitor is not None:
             await self._replica_monitor.start()
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 
-from segmentql.adapters.connection_pool import MeasuredPool, time_statements
+from segmentql.adapters.connection_pool import MeasuredPool, time_statements, trace_statements
 from segmentql.adapters.connections import (
     make_engine,
     session_settings,
@@ -19,6 +19,7 @@ from segmentql.adapters.connections import (
 from segmentql.adapters.database_errors import READ_ONLY_CODE
 from segmentql.adapters.history_counters import HistoryCommits, count_history
 from segmentql.settings import Settings
+from segmentql.tracing import setup
 
 POOL_WAIT_SECONDS: Final = 15
 
@@ -61,7 +62,9 @@ def service_engine(
         _set_in_transactions(engine, session_settings(settings))
     count_history(engine.sync_engine, history_commits)
     time_statements(engine.sync_engine)
-    event.listen(engine.sync_engine, "handle_error", _leave_read_only_server)
+    if setup.is_on():
+        trace_statements(engine.sync_engine)
+    event.listen(engine.sync_engine, "handle_error", _disconnect_from_read_only_server)
     return engine
 
 
@@ -87,7 +90,7 @@ def _set_in_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> No
     event.listen(engine.sync_engine, "begin", set_locally)
 
 
-def _leave_read_only_server(context: ExceptionContext) -> None:
+def _disconnect_from_read_only_server(context: ExceptionContext) -> None:
     """Close the pool's connections if the server is read-only, because it is no primary any more.
 
     New connections then go to the host that meets the URL's `target_session_attrs`.

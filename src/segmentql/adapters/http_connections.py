@@ -25,6 +25,10 @@ Ordinary clients send the head in one packet."""
 LINGER_SECONDS: Final = 2.0
 """The time for a client to read the last response and close, before the connection is aborted."""
 
+STOP_IDLE_SECONDS: Final = 1.0
+"""The time from the end of the listening socket until idle connections are closed. A proxy that has
+sent a request on one of them meanwhile gets the response."""
+
 MAX_LINGERING: Final = 64
 """The maximum number of lingering connections. Above it, the oldest one is aborted."""
 
@@ -116,6 +120,8 @@ class ConnectionTable:
         """Deadlines of connections between two requests."""
         self._lingering: dict[Connection, float] = {}
         self._is_checking = False
+        self.is_draining = False
+        """Whether the process stops, so that each response closes its connection."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._log = ThrottledLog(structlog.get_logger(__name__))
@@ -161,6 +167,19 @@ class ConnectionTable:
             del self._lingering[oldest]
             oldest.abort()
         self._check_later()
+
+    def drain(self) -> None:
+        """Let each response close its connection from now on."""
+        self.is_draining = True
+
+    def close_when_idle(self, connection: Connection) -> None:
+        """Close a connection without a request in progress, if none begins soon."""
+
+        def close() -> None:
+            if not connection.is_responding():
+                connection.close()
+
+        asyncio.get_running_loop().call_later(STOP_IDLE_SECONDS, close)
 
     def forget(self, connection: Connection) -> None:
         """Remove a connection that was lost or upgraded to another protocol."""

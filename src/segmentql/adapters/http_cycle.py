@@ -2,7 +2,10 @@
 
 from typing import Any, Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from segmentql.adapters.http import SAFE_HEADERS
 
 CLOSE_HEADER_LINES: Final = b"connection: close\r\n\r\n"
 END_OF_HEADERS: Final = b"\r\n"
@@ -67,3 +70,18 @@ class _DefaultHeaders:
 
 
 _default_headers: Final = _DefaultHeaders()
+
+
+def closing_error(status: int, message: str, extensions: dict[str, object] | None) -> bytes:
+    """Return the last response of a connection: an error in the form of a GraphQL error."""
+    error = {"message": message, "extensions": extensions or {"code": "BAD_REQUEST"}}
+    body = orjson.dumps({"errors": [error]})
+    headers = {
+        **SAFE_HEADERS,
+        "content-type": "application/json; charset=utf-8",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **({"retry-after": "1"} if status == 503 else {}),  # noqa: PLR2004 - an HTTP status
+    }
+    lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+    return b"".join([STATUS_LINE[status], *lines, b"\r\n", body])

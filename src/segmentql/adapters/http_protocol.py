@@ -15,12 +15,10 @@ from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
-import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from segmentql.adapters.http import SAFE_HEADERS
 from segmentql.adapters.http_connections import MAX_PIPELINED_REQUESTS, CloseReason, ConnectionTable
-from segmentql.adapters.http_cycle import RequestCycle
+from segmentql.adapters.http_cycle import RequestCycle, closing_error
 
 MAX_HEAD_BYTES: Final = 65_536
 """The maximum size of a request head with its URL, and of the trailers of a chunked body."""
@@ -155,7 +153,9 @@ class LimitedProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=http_version != "1.0" and parser.should_keep_alive(),
+            keep_alive=http_version != "1.0"
+            and parser.should_keep_alive()
+            and not self._table.is_draining,
             on_response=self.on_response_complete,
         )
         if previous is None or previous.response_complete:
@@ -194,6 +194,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._table.set_idle(self)
         else:
             self._table.await_input(self)
+
+    def shutdown(self) -> None:
+        if not self.close_after_response():
+            self._table.close_when_idle(self)
+
+    def close_after_response(self) -> bool:
+        """Close after the response in progress, if there is one; return whether there is one."""
+        if self.is_responding():
+            self.cycle.keep_alive = False
+        return self.is_responding()
 
     def _should_upgrade(self) -> bool:
         # Another response may be in progress, if the client did not wait for it.
@@ -282,17 +292,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _respond_and_linger(
         self, status: int, message: str, extensions: dict[str, object] | None
     ) -> None:
-        error = {"message": message, "extensions": extensions or {"code": "BAD_REQUEST"}}
-        body = orjson.dumps({"errors": [error]})
-        headers = {
-            **SAFE_HEADERS,
-            "content-type": "application/json; charset=utf-8",
-            "content-length": str(len(body)),
-            "connection": "close",
-            **({"retry-after": "1"} if status == 503 else {}),  # noqa: PLR2004 - an HTTP status
-        }
-        lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.write(closing_error(status, message, extensions))
         # Closing now would reset the connection if the client is still sending, and the reset might
         # overtake the response. Until the client closes, its data is discarded.
         self._table.linger(self)

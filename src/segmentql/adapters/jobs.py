@@ -9,7 +9,7 @@ idempotent, because it may run twice, concurrently, or without work.
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +22,8 @@ from redis.exceptions import RedisError
 
 from segmentql import metrics
 from segmentql.adapters.broker import WaitingBroker
+from segmentql.tracing import setup
+from segmentql.tracing.active import ActiveSpan, message_options, start_job
 
 log = structlog.get_logger(__name__)
 
@@ -79,13 +81,15 @@ class JobPublisher:
         A message that cannot be sent is counted and logged. The scheduler recovers its work.
         """
         request_id = structlog.contextvars.get_contextvars().get("request_id")
+        options = {"request_id": request_id} if request_id else {}
+        options |= message_options()
         for message in messages:
             if self._unsent.acquire(blocking=False):
-                self._thread.submit(self._send, message, request_id)
+                self._thread.submit(self._send, message, options)
             else:
                 metrics.MESSAGES_LOST.labels(message.job.name).inc()
 
-    def _send(self, message: Message, request_id: str | None) -> None:
+    def _send(self, message: Message, options: Mapping[str, str]) -> None:
         try:
             if time.monotonic() > self._close_deadline:
                 raise TimeoutError("the process is shutting down")
@@ -95,7 +99,7 @@ class JobPublisher:
                     actor_name=message.job.name,
                     args=message.args,
                     kwargs={},
-                    options={"request_id": request_id} if request_id else {},
+                    options=dict(options),
                 ),
                 delay=math.ceil(message.delay_seconds * 1000) or None,
             )
@@ -179,9 +183,40 @@ class JobLogs(Middleware):
         structlog.contextvars.clear_contextvars()
 
 
+class JobSpans(Middleware):
+    """Records a span for each run of an actor, see `segmentql.tracing`.
+
+    The span is in the context of Dramatiq's thread, as the values of `JobLogs` are.
+    """
+
+    def __init__(self) -> None:
+        self._spans: dict[str, ActiveSpan] = {}
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        self._spans[message.message_id] = start_job(
+            message.actor_name, message.queue_name, message.message_id, message.options
+        )
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        span = self._spans.pop(message.message_id, None)
+        if span is not None:
+            span.end_job(exception)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        self.after_process_message(broker, message)
+
+
 def worker_middleware() -> list[Middleware]:
     """Return the middleware of a broker that runs actors. The order matters."""
     return [
+        *([JobSpans()] if setup.is_on() else []),  # first, so that it ends after the others
         JobLogs(),
         TimeLimit(),
         ShutdownNotifications(),

@@ -1,8 +1,8 @@
 """Decides whether reads may use the replica: it responds, and it does not lag too much.
 
-The lag is measured by positions of the write-ahead log (WAL). Each second the monitor notes the
+The lag is measured by positions of the write-ahead log (WAL). Each second the monitor records the
 position up to which the primary has flushed its WAL, and reads the position up to which the
-replica has replayed it. The lag is the age of the oldest noted position that the replica has not
+replica has replayed it. The lag is the age of the oldest recorded position that the replica has not
 replayed. So an idle primary does not look like a lag, as it does with
 `pg_last_xact_replay_timestamp()`, and no process has to write a heartbeat.
 """
@@ -39,6 +39,7 @@ RETURN_SHARE: Final = 0.5
 maximum does not cause a switch each second."""
 
 MAX_POSITIONS: Final = 1000
+"""The maximum number of recorded positions. Beyond it, the newest one is replaced."""
 
 _REPLAYED: Final = text("""
 SELECT CAST(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() - '0/0' END AS bigint)
@@ -58,7 +59,7 @@ class ReplicationLag:
         self._positions: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, flushed: int) -> None:
-        """Note a position of the primary.
+        """Record a position of the primary.
 
         Args:
             now: The monotonic time in seconds.
@@ -74,7 +75,12 @@ class ReplicationLag:
         positions.append((now, flushed))
 
     def seconds(self, now: float, replayed: int) -> float:
-        """Return the age of the oldest position that the replica has not replayed, 0 if none."""
+        """Return the age in seconds of the oldest position that is not replayed, 0 if none.
+
+        Args:
+            now: The monotonic time in seconds.
+            replayed: The position up to which the replica has replayed the WAL.
+        """
         positions = self._positions
         while positions and positions[0][1] <= replayed:
             positions.popleft()
@@ -146,7 +152,7 @@ class ReplicaMonitor:
         if reason is not None:
             self._successes = 0
             if self.is_usable:
-                self._leave(reason, lag_seconds)
+                self._stop_using(reason, lag_seconds)
             return
         self._successes += 1
         is_fresh = lag_seconds <= self._max_lag_seconds * RETURN_SHARE
@@ -155,7 +161,7 @@ class ReplicaMonitor:
             metrics.REPLICA_FALLBACK.set(0)
             log.info("replica_used_again", seconds=round(lag_seconds, 1))
 
-    def _leave(self, reason: str, lag_seconds: float) -> None:
+    def _stop_using(self, reason: str, lag_seconds: float) -> None:
         self.is_usable = False
         metrics.REPLICA_FALLBACK.set(1)
         metrics.REPLICA_FALLBACKS.labels(reason).inc()

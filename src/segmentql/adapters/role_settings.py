@@ -19,7 +19,6 @@ _LOCK: Final = text("SELECT pg_advisory_xact_lock(99_040_840)")
 
 _TARGET: Final = text("SELECT quote_ident(current_user), quote_ident(current_database())")
 
-
 _STORED: Final = text("""
 SELECT unnest(setconfig) FROM pg_db_role_setting
 WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
@@ -57,7 +56,7 @@ async def store_role_settings(settings: Settings) -> list[str]:
     try:
         async with engine.begin() as connection:
             await connection.execute(_LOCK)
-            statements = await _missing(connection, role_settings(settings))
+            statements = await _missing_defaults(connection, role_settings(settings))
             for statement in statements:
                 await connection.exec_driver_sql(statement)
     finally:
@@ -65,7 +64,7 @@ async def store_role_settings(settings: Settings) -> list[str]:
     return statements
 
 
-async def _missing(connection: AsyncConnection, expected: Mapping[str, str]) -> list[str]:
+async def _missing_defaults(connection: AsyncConnection, expected: Mapping[str, str]) -> list[str]:
     role, database = (await connection.execute(_TARGET)).one()
     stored = dict(
         str(item).lower().split("=", 1) for item in (await connection.execute(_STORED)).scalars()

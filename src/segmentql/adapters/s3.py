@@ -22,6 +22,8 @@ from segmentql.errors import (
     StoreUnavailable,
 )
 from segmentql.store_settings import StoreSettings
+from segmentql.tracing import setup
+from segmentql.tracing.calls import now_ns, record_store_call
 
 if TYPE_CHECKING:
     from aioboto3 import Session
@@ -66,6 +68,8 @@ NO_CREDENTIALS: Final = (
     " SEGMENTQL_S3_SECRET_KEY, or provide a role or AWS_* variables"
 )
 _SERVER_ERROR: Final = 500
+_FAILED: Final = 300
+_STARTED: Final = "segmentql.started"
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -173,6 +177,8 @@ class S3:
             session.client("s3", endpoint_url=endpoint_url, config=configuration)
         )
         client.meta.events.register("before-call.s3.UploadPart", _set_binary_content_type)
+        if setup.is_on():
+            _trace_calls(client, self._store.bucket)
         return client
 
 
@@ -180,6 +186,27 @@ def _set_binary_content_type(params: dict[str, Any], **_event: object) -> None:
     # Without this header, SeaweedFS detects text and compresses it, which takes a tenth of the time
     # of a report with a million rows.
     params["headers"]["Content-Type"] = "binary/octet-stream"
+
+
+def _trace_calls(client: "S3Client", bucket: str) -> None:
+    """Record a span for each call of a client with its retries, until the head of the response."""
+
+    def before(model: Any, context: dict[str, Any], **_event: object) -> None:
+        context[_STARTED] = now_ns(), model.name
+
+    def after(context: dict[str, Any], http_response: Any, parsed: Any, **_event: object) -> None:
+        started_ns, operation = context[_STARTED]
+        status: int = http_response.status_code
+        error = str(parsed.get("Error", {}).get("Code", status)) if status >= _FAILED else None
+        record_store_call(operation, bucket, started_ns, status, error)
+
+    def failed(context: dict[str, Any], exception: Exception, **_event: object) -> None:
+        started_ns, operation = context[_STARTED]
+        record_store_call(operation, bucket, started_ns, None, type(exception).__name__)
+
+    client.meta.events.register("before-call.s3", before)
+    client.meta.events.register("after-call.s3", after)
+    client.meta.events.register("after-call-error.s3", failed)
 
 
 def server_clock(metadata: "ResponseMetadataTypeDef") -> datetime:

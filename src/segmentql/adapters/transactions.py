@@ -19,6 +19,7 @@ from segmentql.adapters.autocommit import (
     raise_as_sqlalchemy,
 )
 from segmentql.adapters.connection_pool import MeasuredPool
+from segmentql.tracing.calls import now_ns, record_statement
 
 
 class TransactionConnection:
@@ -84,11 +85,14 @@ class TransactionConnection:
         connection = self._connection
         adapted: Any = connection.connection.dbapi_connection
         transaction, adapted._transaction = adapted._transaction, None
+        started_ns = now_ns()
         try:
             connection.commit()  # without a transaction of the adapter it sends nothing
             if transaction is not None:
                 await transaction.commit()
+                record_statement("COMMIT", started_ns, connection.engine.url.database or "")
         except BaseException as error:
+            record_statement("COMMIT", started_ns, connection.engine.url.database or "", error)
             try:
                 await greenlet_spawn(raise_as_sqlalchemy, connection, None, error)
             finally:

@@ -2,15 +2,13 @@
 
 import asyncio
 import gc
-import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -21,15 +19,18 @@ from starlette.types import ASGIApp
 from segmentql import logs
 from segmentql.cli.converters import ProcessCount
 from segmentql.cli.exits import exits
+from segmentql.cli.graceful_stop import ApiProcesses, GracefulStop
 from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.errors import SettingsError
 from segmentql.settings import (
     Settings,
+    open_telemetry_variables,
     require_loopback_without_auth,
     require_pages_for_trusted_documents,
     share_metrics,
 )
+from segmentql.tracing import setup
 
 if TYPE_CHECKING:
     from segmentql.adapters.http_connections import ConnectionTable
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 GRACE_SECONDS: Final = 30
-"""How long requests in progress may take after the stop signal."""
+"""How long requests in progress may take when no new connection is accepted."""
 
 PING_SECONDS: Final = 20
 """The interval of the pings that keep WebSockets open and find lost clients."""
@@ -82,7 +83,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with _shared_metrics_dir(settings) if workers > 1 else nullcontext():
-        uvicorn.run(
+        _run(
             "segmentql.cli.serve:make_app",
             factory=True,
             http="segmentql.cli.serve:make_protocol",
@@ -100,6 +101,15 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
             proxy_headers=False,  # nothing reads the client's address or scheme
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
+
+
+def _run(application: str, **options: Any) -> None:
+    """Run one API process, or several with their managing process, until a stop signal."""
+    if options["workers"] == 1:
+        uvicorn.run(application, **options)
+        return
+    config = uvicorn.Config(application, **options)
+    ApiProcesses(config, sockets=[config.bind_socket()]).run()
 
 
 @contextmanager
@@ -129,9 +139,17 @@ def make_app() -> ASGIApp:
 
     settings = settings_or_exit(with_store=True)
     logs.configure(settings, program="API")
+    setup.start(open_telemetry_variables(), service_name="segmentql-api")
     app = create_app(settings)
     _connections()
-    _on_stop_signal(app.state.stopping.set)
+
+    def drain() -> None:
+        app.state.is_draining = True
+        _connections().drain()
+
+    GracefulStop(
+        drain_seconds=settings.drain_seconds, on_drain=drain, on_stop=app.state.stopping.set
+    ).install()
     # The objects that exist now live as long as the process, so the collector can skip them. It
     # also need not run for every few hundred objects of a large response.
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
@@ -170,27 +188,3 @@ def _connections() -> "ConnectionTable":
         limit=http_connections.fit_to_descriptors(settings.max_connections),
         keep_alive_seconds=settings.keep_alive_seconds,
     )
-
-
-def _on_stop_signal(call: Callable[[], None]) -> None:
-    """Also call this on SIGTERM and SIGINT; uvicorn has installed its own handlers before.
-
-    uvicorn stops without waiting for requests at a second SIGINT only. Here a second SIGTERM has
-    the same effect, except in one of several processes: the managing process sends it SIGTERM as
-    well, so that it gets two signals if a terminal or a service manager signals all processes.
-    """
-    loop = asyncio.get_running_loop()
-    is_only_process = multiprocessing.parent_process() is None
-    is_stopping = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal is_stopping
-        loop.call_soon_threadsafe(call)
-        previous = uvicorn_handlers[number]
-        if callable(previous):
-            previous(signal.SIGINT if is_stopping and is_only_process else number, frame)
-        is_stopping = True
-
-    uvicorn_handlers: dict[int, Any] = {
-        number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)
-    }

@@ -6,7 +6,7 @@ from segmentql.errors import HistoryDropped
 from segmentql.explain import service
 from segmentql.explain.records import ExplanationRecord
 from segmentql.graphql.context import Context
-from segmentql.graphql.types.times import unknown_time
+from segmentql.graphql.types.times import time_out_of_range
 
 
 async def load_explanation(
@@ -34,5 +34,5 @@ async def load_explanation(
         explanation, earliest_at = None, error.earliest_at
     if explanation is None:
         assert as_of is not None  # noqa: S101 - the present can be explained
-        raise unknown_time("asOf", as_of, earliest_at)
+        raise time_out_of_range("asOf", as_of, earliest_at)
     return explanation

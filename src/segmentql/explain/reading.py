@@ -10,7 +10,7 @@ from segmentql.errors import HistoryDropped
 from segmentql.explain.facts import Exclusion, Facts, Lifetime, Pass, PlanInForce, UnknownPlan
 from segmentql.explain.facts_query import PASS_COLUMNS, READ_FACTS
 from segmentql.history.records import HistoryEntryRecord
-from segmentql.history.retention import known_time
+from segmentql.history.retention import finite_time
 from segmentql.memberships.records import MembershipRecord
 from segmentql.segments.records import SegmentRecord
 from segmentql.segments.rows import segment_record
@@ -61,7 +61,7 @@ def _facts(row: Row[Any], user_id: int | None, slug: str) -> Facts:
         slug=slug,
         at=row.now,
         is_past=row.is_past,
-        history_since=known_time(row.earliest_at),
+        history_since=finite_time(row.earliest_at),
         segment=segment,
         segment_deleted_by=row.segment_deleted_by,
         lifetime=lifetime,

@@ -82,8 +82,8 @@ def _never_added(facts: Facts) -> str:
         stored_at = facts.lifetime.created_at if facts.lifetime else None
         if stored_at is None or stored_at < since:
             return (
-                f'{has} not been added to "{facts.slug}" since {format_time(since)}, where history'
-                " begins"
+                f'{has} not been added to "{facts.slug}" since {format_time(since)},'
+                " the beginning of history"
             )
     if facts.last_entry is None or facts.lifetime is None:
         return f'{has} never been added to "{facts.slug}"'

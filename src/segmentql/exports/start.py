@@ -101,12 +101,8 @@ async def read_start(database: Database, slug: str, as_of: datetime | None) -> E
                 InvalidInput(("asOf",), "the time is in the future", "a time up to now")
             )
         if row.is_dropped:
-            earliest = HistoryDropped(row.earliest_at).earliest
-            raise MutationRejected(
-                InvalidInput(
-                    ("asOf",), "older history was dropped", f"a time up to now, from {earliest} on"
-                )
-            )
+            allowed = HistoryDropped(row.earliest_at).allowed
+            raise MutationRejected(InvalidInput(("asOf",), "older history was dropped", allowed))
         position = settled.position if settled else await session.scalar(_SUMMED_UP_POSITION)
         cursor = await _cursor(session, row.segment_id, row.as_of, settled_position=position)
     return ExportStart(row.segment_id, slug, row.as_of, cursor)

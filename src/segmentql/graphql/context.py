@@ -74,6 +74,11 @@ class Context:
     remaining_bytes: int = 0
     """The part of `response_bytes` that is not used yet."""
 
+    @property
+    def counted_bytes(self) -> int:
+        """The bytes of the response that are counted, a lower bound of its size."""
+        return self.response_bytes - self.remaining_bytes
+
     def count_bytes(self, size: int) -> None:
         """Count bytes of the response.
 
@@ -86,7 +91,7 @@ class Context:
 
     def response_too_large(self) -> ResponseTooLarge:
         """Return the error of a response that exceeds its limit."""
-        return ResponseTooLarge(self.response_bytes, self.response_bytes - self.remaining_bytes)
+        return ResponseTooLarge(self.response_bytes, self.counted_bytes)
 
     @property
     def actor(self) -> Actor:

@@ -68,10 +68,10 @@ async def drop_old_history(context: RetentionContext) -> None:
         return
     database = context.database
     async with database.read() as session:
-        earliest = await retention.target(session, months=context.months)
+        earliest = await retention.retention_start(session, months=context.months)
     try:
         pruned = await database.transaction(
-            lambda session: retention.prune(session, earliest), seconds=DROP_TIMEOUT_SECONDS
+            lambda session: retention.prune_history(session, earliest), seconds=DROP_TIMEOUT_SECONDS
         )
         if pruned:
             log.info("history_pruned", earliest=earliest.isoformat(), entries=pruned)
@@ -91,7 +91,7 @@ async def drop_old_history(context: RetentionContext) -> None:
 
 
 async def schedule_retention(database: Database) -> list[Message]:
-    """Return the message for the removal of old history, which ends at once if there is none."""
+    """Return the message of the job that drops old history. It ends at once if there is none."""
     return [Message(DROP_OLD_HISTORY)]
 
 

@@ -17,7 +17,7 @@ from segmentql.graphql.types.pagination import (
     timestamp_of_sort_key,
     timestamp_sort_key,
 )
-from segmentql.graphql.types.times import check_time_range, time_filter, unknown_time
+from segmentql.graphql.types.times import check_time_range, time_filter, time_out_of_range
 from segmentql.graphql.types.validation import optional_argument
 from segmentql.history import service
 from segmentql.history.member_counts import member_counts
@@ -70,7 +70,7 @@ class SegmentsAsOf(Loader[tuple[int, datetime], list[SegmentRecord]]):
         return found
 
     def on_missing(self, key: tuple[int, datetime]) -> list[SegmentRecord]:
-        raise unknown_time("asOf", key[1], self._earliest_at)
+        raise time_out_of_range("asOf", key[1], self._earliest_at)
 
 
 class MemberCountAsOf(Loader[tuple[int, datetime], int]):
@@ -94,7 +94,7 @@ class MemberCountAsOf(Loader[tuple[int, datetime], int]):
         return {(key.segment_id, key.until): point.count for key, (point,) in counts.items()}
 
     def on_missing(self, key: tuple[int, datetime]) -> int:
-        raise unknown_time("asOf", key[1], self._earliest_at)
+        raise time_out_of_range("asOf", key[1], self._earliest_at)
 
 
 class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
@@ -119,7 +119,7 @@ class MemberCounts(Loader[MemberCountSeries, list[MemberCountRecord]]):
     def on_missing(self, key: MemberCountSeries) -> list[MemberCountRecord]:
         first = key.times[0]
         is_first = self._earliest_at is not None and first < self._earliest_at and key.points > 1
-        raise unknown_time("from" if is_first else "to", first, self._earliest_at)
+        raise time_out_of_range("from" if is_first else "to", first, self._earliest_at)
 
 
 class UserKeyAt(Loader[tuple[int, datetime], str | None]):

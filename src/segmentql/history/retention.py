@@ -29,16 +29,16 @@ DROPPED_POSITION: Final = "(SELECT dropped_position FROM dropped_history)"
 """SQL expression: the position up to which history may have been dropped."""
 
 NOT_READY_CODE: Final = "55000"
-"""The code of `object_not_in_prerequisite_state`."""
+"""The SQLSTATE of `object_not_in_prerequisite_state`."""
 
-_EARLIEST_AT = text("SELECT earliest_at FROM dropped_history")
-_DROPPED_POSITION = text("SELECT dropped_position FROM dropped_history")
+_READ_EARLIEST_AT = text("SELECT earliest_at FROM dropped_history")
+_READ_DROPPED_POSITION = text("SELECT dropped_position FROM dropped_history")
 
 _PRUNE = text("SELECT prune_history(:earliest)")
 _DROP_MONTH = text("SELECT drop_history_month(:first_day)")
 
 # The current month and the months of the setting before it are kept.
-_TARGET = text("""
+_RETENTION_START = text("""
 SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => :months))
     AT TIME ZONE 'UTC' AS earliest
 """)
@@ -59,11 +59,14 @@ class NotReady(Exception):
 
 async def read_earliest_at(session: ReadSession | WriteSession) -> datetime | None:
     """Return the beginning of history. None if nothing was dropped."""
-    return known_time(await session.scalar(_EARLIEST_AT))
+    return finite_time(await session.scalar(_READ_EARLIEST_AT))
 
 
-def known_time(earliest_at: datetime | None) -> datetime | None:
-    """Return `dropped_history.earliest_at` as it was read; None if nothing was dropped."""
+def finite_time(earliest_at: datetime | None) -> datetime | None:
+    """Return a value of `dropped_history.earliest_at`; None if it is `-infinity`.
+
+    It is `-infinity` if nothing was dropped.
+    """
     is_set = earliest_at is not None and earliest_at.replace(tzinfo=UTC).year > 1
     return earliest_at if is_set else None
 
@@ -81,27 +84,27 @@ async def check_history_since(session: ReadSession | WriteSession, at: datetime)
 
 async def read_dropped_position(session: ReadSession) -> int:
     """Return the position up to which history may have been dropped, 0 if nothing was."""
-    return int((await session.execute(_DROPPED_POSITION)).scalar_one())
+    return int((await session.execute(_READ_DROPPED_POSITION)).scalar_one())
 
 
-async def target(session: ReadSession, *, months: int) -> datetime:
-    """Return the time at which history is to begin.
+async def retention_start(session: ReadSession, *, months: int) -> datetime:
+    """Return the time at which history begins by the setting: the start of a month in UTC.
 
     Args:
         session: The session.
         months: The number of months that are kept before the current one, 1 or more.
     """
-    earliest: datetime = (await session.execute(_TARGET, {"months": months})).scalar_one()
+    earliest: datetime = (await session.execute(_RETENTION_START, {"months": months})).scalar_one()
     return earliest
 
 
 async def months_to_drop(session: ReadSession, earliest: datetime) -> list[date]:
-    """Return the first days of the months before a time that have all their history."""
+    """Return the first days of the months before a time that are not dropped, oldest first."""
     rows = await session.execute(_MONTHS_TO_DROP, {"earliest": earliest})
     return list(rows.scalars().all())
 
 
-async def prune(session: WriteSession, earliest: datetime) -> int:
+async def prune_history(session: WriteSession, earliest: datetime) -> int:
     """Set the beginning of history, and delete the kept joins on which no later time depends.
 
     Returns:
@@ -112,7 +115,7 @@ async def prune(session: WriteSession, earliest: datetime) -> int:
             counts.
         TimedOut: other transactions use history.
     """
-    with _not_ready():
+    with _translate_not_ready():
         return int((await session.execute(_PRUNE, {"earliest": earliest})).scalar_one())
 
 
@@ -123,15 +126,15 @@ async def drop_month(session: WriteSession, first_day: date) -> int | None:
         The number of kept joins; None if the month was dropped already.
 
     Raises:
-        NotReady, TimedOut: as for `prune`.
+        NotReady, TimedOut: as for `prune_history`.
     """
-    with _not_ready():
+    with _translate_not_ready():
         kept: int | None = await session.scalar(_DROP_MONTH, {"first_day": first_day})
         return kept
 
 
 @contextlib.contextmanager
-def _not_ready() -> Iterator[None]:
+def _translate_not_ready() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:

@@ -12,13 +12,10 @@ from segmentql.adapters.jobs import Message
 from segmentql.adapters.sessions import ReadSession, WriteSession
 from segmentql.audit.records import AuditAction
 from segmentql.errors import (
-    HistoryDropped,
     ImportStateConflict,
-    InvalidInput,
     MutationRejected,
     SegmentNotFound,
 )
-from segmentql.history.retention import check_history_since
 from segmentql.imports.audit_entries import audit_step
 from segmentql.imports.file_format import ListFormat
 from segmentql.imports.jobs import ADVANCE_IMPORT, FINISH_IMPORT
@@ -31,12 +28,12 @@ from segmentql.imports.records import (
     SegmentAlgebra,
     UploadSource,
 )
+from segmentql.imports.request_times import check_times
 from segmentql.imports.stored_json import (
     counts_to_json,
     options_to_json,
     source_to_json,
 )
-from segmentql.memberships.expiry import check_expiry
 from segmentql.objects import service as objects
 from segmentql.principal import Actor
 from segmentql.segments.rows import SEGMENT_COLUMNS
@@ -139,7 +136,8 @@ async def create_import(
     row = (await session.execute(_SEGMENT, {"slug": slug})).one_or_none()
     if row is None:
         raise MutationRejected(SegmentNotFound(("slug",), slugs=(slug,)))
-    await _check_times(session, row.read_at, options.expires_at, source)
+    as_of = source.as_of if isinstance(source, SlugAlgebra) else None
+    await check_times(session, row.read_at, expires_at=options.expires_at, as_of=as_of)
     is_upload = isinstance(source, UploadSource)
     if not is_upload:  # The members of segments are read by their ids.
         options = replace(options, list_format=ListFormat())
@@ -164,32 +162,6 @@ async def create_import(
     if not is_upload:
         session.after_commit(Message(ADVANCE_IMPORT, (import_id,)))
     return record
-
-
-async def _check_times(
-    session: WriteSession,
-    now: datetime,
-    expires_at: datetime | None,
-    source: UploadSource | SlugAlgebra,
-) -> None:
-    if expires_at is not None:
-        check_expiry(expires_at - now)
-    if isinstance(source, SlugAlgebra) and source.as_of is not None and source.as_of > now:
-        raise MutationRejected(
-            InvalidInput(
-                ("source", "segments", "asOf"), "the time is in the future", "a time up to now"
-            )
-        )
-    if isinstance(source, SlugAlgebra) and source.as_of is not None:
-        try:
-            await check_history_since(session, source.as_of)
-        except HistoryDropped as error:
-            reason = InvalidInput(
-                ("source", "segments", "asOf"),
-                "older history was dropped",
-                f"a time up to now, from {error.earliest} on",
-            )
-            raise MutationRejected(reason) from error
 
 
 async def _resolve(session: WriteSession, source: SlugAlgebra) -> SegmentAlgebra:

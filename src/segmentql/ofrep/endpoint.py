@@ -76,6 +76,9 @@ class OfrepEndpoint(HttpView):
         self._flags_by_key: type[FlagsByKey] = type("FlagsByKey", (FlagsByKey,), {"prefix": prefix})
         self._metrics = OperationMetrics()
 
+    def route(self, scope: Scope) -> str:
+        return f"{PATH}/{{key}}" if requested_slug(scope) else PATH
+
     async def handle(self, scope: Scope, headers: Headers, receive: Receive) -> PreparedResponse:
         self.check_admission(scope, headers)
         services = self.services

@@ -4,7 +4,7 @@ import enum
 from typing import Any
 
 from segmentql import validators
-from segmentql.errors import BadValue, invalid_value_message
+from segmentql.errors import BadValue
 from segmentql.ofrep.failures import ErrorCode, EvaluationFailure
 
 
@@ -74,6 +74,6 @@ def user_key_of(targeting_key: object) -> str:
 def _invalid(problem: str, allowed: str) -> EvaluationFailure:
     return EvaluationFailure(
         ErrorCode.INVALID_CONTEXT,
-        invalid_value_message("targetingKey", problem, allowed),
+        validators.invalid_value_message("targetingKey", problem, allowed),
         "the targetingKey is not valid",
     )

@@ -29,9 +29,9 @@ async def test_pages_work_below_the_root_path(
         assert f"Console:     http://127.0.0.1:{up.port}{ROOT_PATH}/\n" in up.output
         assert f"GraphiQL:    http://127.0.0.1:{up.port}{ROOT_PATH}/graphql\n" in up.output
         assert f"curl http://127.0.0.1:{up.port}{ROOT_PATH}/graphql" in up.output
-        ready_path = f"{ROOT_PATH}/readyz"
+        address, ready_path = f"127.0.0.1:{up.port}", f"{ROOT_PATH}/readyz"
         async with running_proxy(
-            "nginx", tmp_path, (up.port, up.port), *changes, ready_path=ready_path
+            "nginx", tmp_path, (address, address), *changes, ready_path=ready_path
         ) as proxy:
             page = await browser.new_page(
                 viewport=WIDE, locale="en-US", timezone_id="UTC", ignore_https_errors=True

@@ -29,6 +29,7 @@ from segmentql.graphql.execution.error_locations import name_argument
 from segmentql.graphql.execution.idempotency_keys import read_idempotency_keys
 from segmentql.graphql.execution.middleware import build_middleware
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
+from segmentql.graphql.execution.operation_records import OperationRecorder
 from segmentql.graphql.execution.plans import MutationResult, PlanFallback
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
 from segmentql.graphql.execution.request_documents import RequestDocuments
@@ -102,7 +103,7 @@ class GraphQLExecutor:
         self._documents = RequestDocuments(self._cache, trusted_only=trusted_only)
         self._expensive_queries = asyncio.Semaphore(EXPENSIVE_QUERY_CONCURRENCY)
         self._mutation_gate = MutationGate()
-        self._log = log
+        self._recorder = OperationRecorder(log)
         self._metrics = OperationMetrics()
         self.subscriptions = SubscriptionExecutor(
             self._core,
@@ -129,7 +130,7 @@ class GraphQLExecutor:
         started = time.perf_counter()
         context.response_bytes = context.remaining_bytes = self._limits.response_bytes
         outcome = "rejected"
-        name = "invalid"
+        label: tuple[str | None, str] = (None, "invalid")
         cost: int | None = None
         rejected_mutations: list[FailureCause] = []
         is_logged = True
@@ -142,7 +143,7 @@ class GraphQLExecutor:
             if operation is None:  # graphql-core reports the error
                 result = await self._execute_by_core(prepared.document, request, context)
                 return self._reject(result.errors or [], context)
-            name = self._metrics.label(operation.node)
+            label = (operation.node.operation.value, self._metrics.label(operation.node))
             if operation.is_subscription:
                 return self._reject([subscription_needs_stream()], context)
             if not operation.is_query:
@@ -180,19 +181,11 @@ class GraphQLExecutor:
         finally:
             metrics.REQUESTS_IN_FLIGHT.dec()
             seconds = time.perf_counter() - started
-            self._metrics.count(name, outcome, seconds)
-            if self._log and is_logged:
+            self._metrics.count(label[1], outcome, seconds)
+            if is_logged:
                 cause = context.cause or next(iter(rejected_mutations), None)
-                self._log.executed(
-                    failed=cause is not None,
-                    is_fault=cause is not None and cause.is_fault,
-                    request_id=context.request_id,
-                    operation=name,
-                    outcome=outcome,
-                    duration_ms=round(seconds * 1000, 3),
-                    cost=cost,
-                    key=context.principal.name,
-                    **(cause.fields if cause else {}),
+                self._recorder.record(
+                    label, context, cause, outcome=outcome, cost=cost, seconds=seconds
                 )
 
     def _check_cost(self, operation: Operation, request: Request) -> int:
@@ -216,9 +209,7 @@ class GraphQLExecutor:
         if operation.plan is not None and context.principal.role is not Role.EVALUATOR:
             try:
                 data = await operation.plan.run(context, request.variables or {})
-                return ExecutionResponse(
-                    {"data": data}, executed=True, size=_counted_bytes(context)
-                )
+                return ExecutionResponse({"data": data}, executed=True, size=context.counted_bytes)
             except ResponseTooLarge as error:
                 return self._too_large(error, context)
             except PlanFallback as fallback:
@@ -238,7 +229,7 @@ class GraphQLExecutor:
                 context,
             )
         return ExecutionResponse(
-            self._body(result, context), executed=True, size=_counted_bytes(context)
+            self._body(result, context), executed=True, size=context.counted_bytes
         )
 
     async def _execute_by_core(
@@ -297,8 +288,3 @@ class GraphQLExecutor:
             "data": result.data,
             "errors": format_request_errors(result.errors, context, executed=True),
         }
-
-
-def _counted_bytes(context: Context) -> int:
-    """Return the counted bytes of the response."""
-    return context.response_bytes - context.remaining_bytes

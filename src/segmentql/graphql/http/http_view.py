@@ -30,6 +30,7 @@ from segmentql.graphql.http.responses import PreparedResponse
 from segmentql.graphql.types.error_causes import FAULT_CODES, describe_error
 from segmentql.graphql.types.errors import Code, format_internal_error
 from segmentql.logs import REQUEST_ID, RequestLog
+from segmentql.tracing import active, setup
 
 
 class ViewServices:
@@ -73,6 +74,7 @@ class HttpView(ABC):
 
     def __init__(self, services: ViewServices) -> None:
         self.services = services
+        self._is_traced = setup.is_on()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         header_lines = scope["headers"]
@@ -91,11 +93,16 @@ class HttpView(ABC):
         token = REQUEST_ID.set(state["request_id"])
         services = self.services
         services.in_flight += 1
+        span = self._start_span(scope, headers) if self._is_traced else None
+        status: int | None = None
         try:
             response = await self._response(scope, headers, receive)
+            status = response.status
             await services.response_sender.send(response, scope, receive, send)
         finally:
             services.in_flight -= 1
+            if span is not None:
+                span.end_request(status)
             REQUEST_ID.reset(token)
             if services.log and not services.in_flight:
                 services.log.flush()  # there is no line to wait for
@@ -103,6 +110,16 @@ class HttpView(ABC):
     def other_application(self, headers: Headers, scope: Scope) -> ASGIApp | None:
         """Return the application that handles the request instead; None if this one does."""
         return None
+
+    def route(self, scope: Scope) -> str:
+        """Return the path of a request without values that differ between requests."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        return path
+
+    def _start_span(self, scope: Scope, headers: Headers) -> active.ActiveSpan:
+        return active.start_request(
+            scope["method"], self.route(scope), headers, scope["state"]["request_id"]
+        )
 
     @abstractmethod
     async def handle(self, scope: Scope, headers: Headers, receive: Receive) -> PreparedResponse:

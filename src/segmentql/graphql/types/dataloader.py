@@ -18,6 +18,8 @@ from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import SegmentQLError, TimedOut
 from segmentql.graphql.cost.scheduling import yield_to_event_loop
 from segmentql.graphql.types.polling import Poller, fail_all
+from segmentql.tracing import setup
+from segmentql.tracing.calls import BatchSpans
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -98,6 +100,7 @@ class Loader(ABC, Generic[K, V]):
         self._batches_in_flight = 0
         self._dispatch_is_scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._spans = BatchSpans(type(self).__name__) if setup.is_on() else None
 
     @abstractmethod
     async def load_batch(self, session: ReadSession, keys: Sequence[K]) -> Mapping[K, V]:
@@ -120,6 +123,8 @@ class Loader(ABC, Generic[K, V]):
         loop = self._loop or self._running_loop()
         future: asyncio.Future[V] = loop.create_future()
         self._waiting.setdefault(key, []).append(future)
+        if self._spans is not None:
+            self._spans.add_current()
         self._schedule_dispatch(loop)
         return future
 
@@ -139,6 +144,8 @@ class Loader(ABC, Generic[K, V]):
         future: asyncio.Future[list[V]] = loop.create_future()
         if keys:
             self._waiting_groups.append(_Group(keys, future))
+            if self._spans is not None:
+                self._spans.add_current()
             self._schedule_dispatch(loop)
         else:
             future.set_result([])
@@ -164,6 +171,9 @@ class Loader(ABC, Generic[K, V]):
         self._dispatch_is_scheduled = False
         batch = self._next_batch()
         keys = batch.keys()
+        if self._spans is not None:
+            is_last = not self._waiting and not self._waiting_groups
+            self._spans.enter(len(keys), is_last=is_last)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._schedule_dispatch(task.get_loop())

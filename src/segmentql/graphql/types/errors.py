@@ -22,6 +22,7 @@ from segmentql.graphql.types.error_causes import (
 )
 from segmentql.graphql.types.error_texts import shorten_message
 from segmentql.tables import Role
+from segmentql.validators import invalid_value_message
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +110,7 @@ def as_mutation_error(reason: errors.RejectionReason) -> MutationError:
 def _(reason: errors.InvalidInput) -> MutationError:
     return InvalidInput(
         code=ErrorCode.INVALID_INPUT,
-        message=errors.invalid_value_message(".".join(reason.path), reason.problem, reason.allowed),
+        message=invalid_value_message(".".join(reason.path), reason.problem, reason.allowed),
         path=list(reason.path),
         allowed=reason.allowed,
     )
@@ -129,7 +130,7 @@ def mutation_errors(rejected: errors.MutationRejected) -> list[MutationError]:
 def bad_request(argument: str, problem: str, allowed: str) -> GraphQLError:
     """Return the error of an invalid argument of a query."""
     return GraphQLError(
-        errors.invalid_value_message(argument, problem, allowed),
+        invalid_value_message(argument, problem, allowed),
         extensions={"code": Code.BAD_REQUEST, "argument": argument, "allowed": allowed},
     )
 

@@ -50,7 +50,7 @@ def time_filter(bound: datetime | None) -> int | None:
     return timestamp_sort_key(bound) if bound else None
 
 
-def unknown_time(argument: str, at: datetime, earliest_at: datetime | None) -> GraphQLError:
+def time_out_of_range(argument: str, at: datetime, earliest_at: datetime | None) -> GraphQLError:
     """Return the error of an argument that is in the future, or before the beginning of history.
 
     Args:
@@ -59,8 +59,6 @@ def unknown_time(argument: str, at: datetime, earliest_at: datetime | None) -> G
         earliest_at: The beginning of history; None if nothing was dropped.
     """
     if earliest_at is not None and at < earliest_at:
-        earliest = HistoryDropped(earliest_at).earliest
-        return bad_request(
-            argument, "older history was dropped", f"a time in the past, not before {earliest}"
-        )
+        allowed = HistoryDropped(earliest_at).allowed
+        return bad_request(argument, "older history was dropped", allowed)
     return bad_request(argument, "the time is in the future", "a time in the past")

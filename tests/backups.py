@@ -1,0 +1,155 @@
+"""The scripts of docs/operations/backup, run as an operator does, and the state of a database."""
+
+import asyncio
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from segmentql.local import LocalServers, with_database
+from segmentql.local.binaries import find_postgres_bin
+from segmentql.local.postgres import SUPERUSER
+from tests.conftest import Sql
+from tests.databases import every_row
+from tests.history.clusters import ACCOUNT
+
+PAGES: Final = Path(__file__).parents[1] / "docs" / "operations"
+SCRIPTS: Final = PAGES / "backup"
+
+
+def sql_of(page: str) -> list[str]:
+    """Return the SQL blocks of a page of docs/operations."""
+    return re.findall(r"```sql\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A user of the servers' account with PostgreSQL's client programs."""
+
+    folder: Path
+    """A folder of the account, with a copy of the scripts."""
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def script(self, name: str) -> str:
+        return self.path(f"scripts/{name}")
+
+    async def run(self, name: str, *arguments: str, url: str = "") -> str:
+        """Run a script that must succeed; return its output.
+
+        Args:
+            name: The file of the script.
+            arguments: Its arguments.
+            url: A URL of the server, which PostgreSQL's variables name.
+        """
+        status, output = await self.result(name, *arguments, url=url)
+        assert status == 0, output
+        return output
+
+    async def result(self, name: str, *arguments: str, url: str = "") -> tuple[int, str]:
+        """Run a script; return its exit status and its output."""
+        process = await asyncio.create_subprocess_exec(
+            self.script(name),
+            *arguments,
+            cwd=self.folder,
+            env={
+                "PATH": f"{find_postgres_bin(ACCOUNT)}:{os.defpath}",
+                **(libpq_variables(url) if url else {}),
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            user=ACCOUNT.user_id if ACCOUNT else None,
+            group=ACCOUNT.group_id if ACCOUNT else None,
+            extra_groups=[] if ACCOUNT else None,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
+
+
+def make_operator(folder: Path) -> Operator:
+    """Return an operator who works in a folder, which is given to the account of the servers."""
+    shutil.copytree(SCRIPTS, folder / "scripts")
+    (folder / "archive").mkdir()
+    for path in (folder, *folder.rglob("*")):
+        if ACCOUNT:
+            shutil.chown(path, ACCOUNT.user_id, ACCOUNT.group_id)
+    return Operator(folder)
+
+
+def libpq_variables(url: str) -> dict[str, str]:
+    """Return the environment by which PostgreSQL's programs connect to the server of a URL."""
+    parts = make_url(url)
+    return {
+        "PGHOST": str(parts.host),
+        "PGPORT": str(parts.port),
+        "PGUSER": str(parts.username),
+        "PGPASSWORD": str(parts.password),
+    }
+
+
+# Each query returns what a backup must keep besides the rows.
+_SCHEMA: Final = (
+    # triggers, and whether they fire
+    """
+    SELECT tgrelid::regclass::text, tgname::text, tgenabled::text, pg_get_triggerdef(oid)
+    FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2
+    """,
+    # functions with their owners, privileges and settings
+    """
+    SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid), pg_get_userbyid(proowner)::text,
+        ARRAY(SELECT acl::text FROM unnest(coalesce(proacl, acldefault('f', proowner))) AS acl
+              ORDER BY 1)
+    FROM pg_proc p WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+    """,
+    # tables, indexes, sequences and partitions with their owners and privileges
+    """
+    SELECT c.oid::regclass::text, relkind::text, pg_get_userbyid(relowner)::text,
+        pg_get_expr(relpartbound, c.oid),
+        ARRAY(SELECT acl::text FROM unnest(coalesce(relacl, acldefault(
+            CAST(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END AS "char"), relowner))) AS acl
+            ORDER BY 1)
+    FROM pg_class c WHERE relnamespace = 'public'::regnamespace ORDER BY 1
+    """,
+    # privileges on columns
+    """
+    SELECT attrelid::regclass::text, attname::text,
+        ARRAY(SELECT acl::text FROM unnest(attacl) AS acl ORDER BY 1)
+    FROM pg_attribute WHERE attacl IS NOT NULL AND attrelid::regclass::text NOT LIKE 'pg_%'
+    ORDER BY 1, 2
+    """,
+    # constraints, without parentheses, because pg_dump leaves out those that change nothing
+    """
+    SELECT conrelid::regclass::text, conname::text, translate(pg_get_constraintdef(oid), '()', '')
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
+    """,
+    # a crash and a physical backup may skip up to 32 numbers, a dump none
+    "SELECT sequencename::text, start_value, last_value IS NULL FROM pg_sequences ORDER BY 1",
+    "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'public'",
+)
+
+
+async def database_state(servers: LocalServers, database: str) -> list[Any]:
+    """Return all rows of a database, and its triggers, functions, privileges and partitions."""
+    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, database))
+    try:
+        schema = [[tuple(row) for row in await sql.fetch(query)] for query in _SCHEMA]
+        return [await every_row(sql), *schema]
+    finally:
+        await sql.close()
+
+
+async def administrator_time(servers: LocalServers) -> str:
+    """Return the server's time as text, as an operator notes it."""
+    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    try:
+        now: str = await sql.fetchval("SELECT clock_timestamp()::text")
+        return now
+    finally:
+        await sql.close()

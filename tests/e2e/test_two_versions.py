@@ -1,0 +1,142 @@
+"""The version before the newest migration works beside this one while the database is migrated."""
+
+import asyncio
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import httpx
+import pytest
+from redis import Redis
+
+from segmentql.local import LocalServers, with_database
+from segmentql.local.orphans import ON_LINUX
+from segmentql.settings import Settings
+from tests.conftest import Sql, environment
+from tests.databases import blank_database
+from tests.e2e.fleet import Command, ServiceProcess, started
+from tests.e2e.service_load import Load, StrictConsumer, store_load_rows
+from tests.e2e.test_feed import check
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+ROOT: Final = Path(__file__).parents[2]
+VERSIONS: Final = ROOT / "alembic" / "versions"
+
+REQUESTS_ALONE: Final = 100
+REQUESTS_TOGETHER: Final = 400
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not ON_LINUX, reason="needs all loopback addresses, which Linux has"),
+]
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
+
+
+@pytest.fixture
+def old_source(tmp_path: Path) -> Path:
+    """Return a folder with the version before the newest migration, from the history of git."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a checkout, for the previous version")
+    if _git("rev-parse", "--is-shallow-repository").strip() == b"true":
+        pytest.skip("the checkout is shallow, so it does not have the previous version")
+    newest = max(VERSIONS.glob("[0-9]*.py"))
+    added = _git("log", "--diff-filter=A", "--format=%H", "--", str(newest)).decode().split()
+    # Before its first commit, the newest migration is not in HEAD.
+    revision = f"{added[-1]}^" if added else "HEAD"
+    folder = tmp_path / "old"
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", revision, "src", "alembic"))) as archive:
+        archive.extractall(folder, filter="data")
+    assert not (folder / "alembic" / "versions" / newest.name).exists()
+    return folder / "src"
+
+
+@pytest.fixture
+async def blank(servers: LocalServers, s3: "S3Client") -> AsyncIterator[Settings]:
+    """Yield the settings of a service with an empty database and an empty Redis."""
+    with Redis.from_url(servers.redis_url) as redis:
+        redis.flushall()
+    async with blank_database(servers) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def rows(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
+    """Connect to that database as a superuser."""
+    name = blank.database_url.rsplit("/", maxsplit=1)[-1]
+    connection = await asyncpg.connect(with_database(servers.superuser_url, name))
+    yield connection
+    await connection.close()
+
+
+async def _migrate(settings: Settings, source: Mapping[str, str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "migrate"),
+        env=environment(settings, **source),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+async def test_old_and_new_processes_work_side_by_side(
+    blank: Settings, rows: Sql, old_source: Path, tmp_path: Path
+) -> None:
+    old_version = {"PYTHONPATH": str(old_source)}
+    new_version = {"PYTHONPATH": str(ROOT / "src")}
+
+    def process(command: Command, host: str, version: Mapping[str, str]) -> ServiceProcess:
+        log = tmp_path / f"{command}-{host}.log"
+        changes = {"SEGMENTQL_HOST": host, "SEGMENTQL_AUTH": "off", **version}
+        return ServiceProcess(command, blank, log, **changes)
+
+    old = [process("serve", "127.0.0.2", old_version), process("worker", "127.0.0.2", old_version)]
+    new = [process("serve", "127.0.0.3", new_version), process("worker", "127.0.0.3", new_version)]
+    await _migrate(blank, old_version)
+    before = await rows.fetchval("SELECT version_num FROM alembic_version")
+    position = await store_load_rows(rows)
+    async with AsyncExitStack() as stack:
+        old_client, new_client = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=each[0].url, timeout=60, trust_env=False)
+            )
+            for each in (old, new)
+        ]
+        await stack.enter_async_context(started(old))
+        addresses = [old[0].url]
+        consumers = [
+            StrictConsumer(f"consumer {number}", addresses, number > 0) for number in range(3)
+        ]
+        load = Load([old_client], consumers=consumers)
+        async with load.running():
+            await load.works(REQUESTS_ALONE)
+            await _migrate(blank, new_version)
+            assert await rows.fetchval("SELECT version_num FROM alembic_version") > before
+            await load.works(REQUESTS_ALONE)
+            await stack.enter_async_context(started(new))
+            load.clients.append(new_client)
+            addresses.append(new[0].url)
+            await load.works(REQUESTS_TOGETHER)
+            # As a proxy does: first no new requests, then the end of the process.
+            load.clients.remove(old_client)
+            addresses.remove(old[0].url)
+            await load.works(REQUESTS_ALONE)
+            for each in old:
+                await each.stop()
+            await load.works(REQUESTS_ALONE)
+        failures = [*load.failures, *(text for each in consumers for text in each.failures)]
+        assert failures == []
+        await load.check(rows)
+        await check(consumers, rows, after=position)

@@ -1,0 +1,23 @@
+"""The SQL of docs/operations runs on the current schema."""
+
+from tests.backups import sql_of
+from tests.conftest import Api, Sql
+from tests.operations import make_segments
+from tests.rollouts.graphql_client import set_rollout
+
+
+async def test_queries_find_work_that_no_worker_does(api: Api, sql: Sql) -> None:
+    await make_segments(api, "A")
+    await set_rollout(api, {"percent": 50})
+    await api("mutation { createReport(input: {year: 2024, month: 2}) { errors { code } } }")
+    await api('mutation { createExport(input: {slug: "A"}) { errors { code } } }')
+    await api(
+        'mutation { createImport(input: {slug: "A", source: {segments: {anyOf: ["A"]}}})'
+        " { errors { code message } } }"
+    )
+    rollouts, imports, reports, _transactions = [
+        await sql.fetch(query) for query in sql_of("failures.md")
+    ]
+    assert [tuple(row)[:2] for row in rollouts] == [("A", "ACTIVE")]
+    assert [tuple(row)[:3] for row in imports] == [(1, "A", "QUEUED")]
+    assert [tuple(row)[:2] for row in reports] == [("rep_1", "QUEUED"), ("exp_1", "QUEUED")]
