@@ -21,8 +21,6 @@ HERE = Path(__file__).parent
 DASHBOARDS = ROOT / "monitoring/grafana/dashboards"
 FILES = (".npmrc", "package.json", "package-lock.json", "tsconfig.json", "types.ts")
 
-pytestmark = pytest.mark.slow  # it installs packages and runs the compiler
-
 
 def panel(dashboard: Any) -> Any:
     return dashboard["panels"][0]
@@ -58,6 +56,7 @@ def _source() -> Iterator[str]:
         yield f"export const mistake{number}: OurDashboard = {json.dumps(mistaken)};"
 
 
+@pytest.mark.slow  # it installs packages and runs the compiler
 async def test_dashboards_conform_to_the_types_of_grafana(tmp_path: Path) -> None:
     for name in FILES:
         shutil.copy(HERE / name, tmp_path)
