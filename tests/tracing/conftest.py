@@ -11,7 +11,14 @@ from tests.tracing.collector import Collector, running_collector
 
 
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+def open_telemetry() -> None:
+    """Skip the test if OpenTelemetry is not installed."""
+    module = "opentelemetry.exporter.otlp.proto.http"
+    pytest.importorskip(module, reason="the extra `tracing` is not installed")
+
+
+@pytest.fixture
+def collector(open_telemetry: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """Run a collector, to which this process and its child processes send spans if they trace."""
     with running_collector() as running:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.url)

@@ -54,6 +54,10 @@ async def test_report_has_the_trace_of_its_request(
         "segmentql.retries": 0,
         "segmentql.request_id": "req-1",
     }
+    # The statement that polls for the report is not in the trace.
+    names = [span.name for span in collector.children(request)]
+    assert names.count("COMMIT") == 1
+    assert names.count("SELECT") == 0
     children = {span.name: span for span in collector.children(job)}
     assert {"SELECT", "UPDATE", "COMMIT", "S3.PutObject"} <= {*children}
     put = children["S3.PutObject"]

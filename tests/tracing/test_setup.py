@@ -57,6 +57,7 @@ def test_tracing_is_on_if_an_exporter_is_configured(
 def test_wrong_variables_are_one_warning(
     changes: Mapping[str, str],
     reason: str,
+    open_telemetry: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,7 +9,8 @@ is imported only then. A span is one of these:
 - a call to the object store: `S3.<operation>`
 
 No span has values of requests, users or rows. The text of statements has parameters, not values.
-Only requests and jobs start traces, so periodic checks and refreshes of caches have no spans.
+Only requests and jobs start traces, so periodic checks, polls and refreshes of caches have no
+spans.
 
 `setup` starts and stops the tracer, `active` has the spans of requests and jobs, and `calls` those
 of statements and of calls to the object store.

@@ -9,6 +9,7 @@ import structlog
 from segmentql.tracing.setup import STATE
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
 TRACE_ID: Final[ContextVar[str]] = ContextVar(
@@ -25,16 +26,23 @@ _SERVER_ERROR: Final = 500
 class ActiveSpan:
     """The span of a request or of a job, and what its statements and messages inherit."""
 
-    __slots__ = ("_tokens", "carrier", "context", "is_open", "span")
+    __slots__ = ("_context", "_tokens", "carrier", "is_open", "span")
 
     def __init__(self, span: "Span", carrier: Mapping[str, str] | None) -> None:
         self.span = span
-        self.context = STATE.api.set_span_in_context(span)
+        self._context: Context | None = None
         self.is_open = True
         self.carrier = carrier
         """The context that job messages get; None for the context of this span."""
         trace_id = f"{span.get_span_context().trace_id:032x}"
         self._tokens: tuple[Token[Any], ...] = (CURRENT.set(self), TRACE_ID.set(trace_id))
+
+    @property
+    def context(self) -> "Context":
+        """The context of child spans. A span that is not sampled needs none."""
+        if self._context is None:
+            self._context = STATE.api.set_span_in_context(self.span)
+        return self._context
 
     def end_request(self, status: int | None) -> None:
         """End the span of a request.
@@ -76,6 +84,11 @@ def open_span() -> ActiveSpan | None:
     return active if active is not None and active.is_open else None
 
 
+def leave_span() -> None:
+    """Record nothing of the current task in the span that it has inherited from its creator."""
+    CURRENT.set(None)
+
+
 def recorded_span() -> ActiveSpan | None:
     """Return the span of the current request or job if it is open and sampled."""
     active = open_span()
@@ -93,14 +106,18 @@ def start_request(
         headers: the headers with lower-case names.
         request_id: the id of the request in logs.
     """
-    carrier = {
-        name: headers[name.encode()].decode("latin-1")
-        for name in PROPAGATED
-        if name.encode() in headers
-    }
+    carrier = (
+        {
+            name: headers[name.encode()].decode("latin-1")
+            for name in PROPAGATED
+            if name.encode() in headers
+        }
+        if b"traceparent" in headers
+        else {}
+    )
     span = STATE.tracer.start_span(
         f"{method} {route}",
-        context=STATE.propagator.extract(carrier, context=STATE.empty_context),
+        context=_parent_context(carrier),
         kind=STATE.api.SpanKind.SERVER,
         attributes={
             "http.request.method": method,
@@ -176,7 +193,7 @@ def start_job(job: str, queue: str, message_id: str, options: Mapping[str, Any])
         attributes["segmentql.request_id"] = options["request_id"]
     span = STATE.tracer.start_span(
         f"process {job}",
-        context=STATE.propagator.extract(carrier, context=STATE.empty_context),
+        context=_parent_context(carrier),
         kind=STATE.api.SpanKind.CONSUMER,
         attributes=attributes,
     )
@@ -197,6 +214,13 @@ def message_options() -> Mapping[str, str]:
         STATE.propagator.inject(carrier, context=active.context)
         active.carrier = carrier
     return active.carrier
+
+
+def _parent_context(carrier: Mapping[str, str]) -> "Context":
+    context: Context = STATE.empty_context
+    if carrier:
+        context = STATE.propagator.extract(carrier, context=context)
+    return context
 
 
 def set_failed(span: "Span", error_type: str) -> None:

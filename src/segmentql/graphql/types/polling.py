@@ -13,6 +13,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import TimedOut, Unavailable
+from segmentql.tracing.active import leave_span
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -56,6 +57,7 @@ class Poller(ABC, Generic[K, V]):
         return future
 
     async def _poll_until_idle(self) -> None:
+        leave_span()  # of the first request: a poll every 30 ms would fill its trace
         try:
             while self._waiting:
                 await asyncio.sleep(self.poll_interval_seconds)
