@@ -4,6 +4,8 @@ import asyncio
 import os
 import re
 import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +15,10 @@ from sqlalchemy.engine import make_url
 
 from segmentql.local import LocalServers, with_database
 from segmentql.local.binaries import find_postgres_bin
-from segmentql.local.postgres import SUPERUSER
+from segmentql.local.postgres import DATABASE, OWNER_ROLE, SERVICE_ROLE, SUPERUSER
 from tests.conftest import Sql
 from tests.databases import every_row
-from tests.history.clusters import ACCOUNT
+from tests.history.clusters import ACCOUNT, cluster_servers
 
 PAGES: Final = Path(__file__).parents[1] / "docs" / "operations"
 SCRIPTS: Final = PAGES / "backup"
@@ -153,3 +155,37 @@ async def administrator_time(servers: LocalServers) -> str:
         return now
     finally:
         await sql.close()
+
+
+@asynccontextmanager
+async def empty_server(
+    servers: LocalServers, folder: Path, settings: Mapping[str, str]
+) -> AsyncIterator[LocalServers]:
+    """Run another PostgreSQL that has neither the database nor the roles."""
+    empty = cluster_servers(servers, folder, settings)
+    await empty.postgres.start()
+    sql: Sql = await asyncpg.connect(with_database(empty.superuser_url, SUPERUSER))
+    for thing in (f"DATABASE {DATABASE}", f"ROLE {OWNER_ROLE}", f"ROLE {SERVICE_ROLE}"):
+        await sql.execute(f"DROP {thing}")
+    await sql.close()
+    try:
+        yield empty
+    finally:
+        await empty.postgres.kill()
+
+
+async def make_administrator(servers: LocalServers) -> str:
+    """Create the role of a managed database, which is not a superuser, and return its URL."""
+    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    await sql.execute("CREATE ROLE administrator LOGIN CREATEDB CREATEROLE PASSWORD 'secret'")
+    await sql.close()
+    url = make_url(servers.superuser_url).set(username="administrator", password="secret")
+    return url.render_as_string(hide_password=False)
+
+
+async def set_passwords(servers: LocalServers) -> None:
+    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    for url in (servers.owner_url, servers.service_url):
+        role, password = url.removeprefix("postgresql://").partition("@")[0].split(":")
+        await sql.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
+    await sql.close()

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +13,17 @@ import pytest
 
 from segmentql.adapters import migrations
 from segmentql.local import LocalServers, with_database
-from segmentql.local.postgres import DATABASE, OWNER_ROLE, SERVICE_ROLE, SUPERUSER
-from tests.backups import Operator, administrator_time, database_state, make_operator, sql_of
+from segmentql.local.postgres import DATABASE, SUPERUSER
+from tests.backups import (
+    Operator,
+    administrator_time,
+    database_state,
+    empty_server,
+    make_administrator,
+    make_operator,
+    set_passwords,
+    sql_of,
+)
 from tests.conftest import Api, RunWorker, Sql, serving, until
 from tests.feed.queries import CHANGES, all_changes, changes
 from tests.history.clusters import cluster_servers, migrated_cluster
@@ -184,29 +192,6 @@ async def is_recorded(sql: Sql) -> bool:
     return bool(await sql.fetchval(left) == 0)
 
 
-@asynccontextmanager
-async def empty_server(servers: LocalServers, folder: Path) -> AsyncIterator[LocalServers]:
-    """Run another PostgreSQL that has neither the database nor the roles."""
-    empty = cluster_servers(servers, folder, NO_FSYNC)
-    await empty.postgres.start()
-    sql: Sql = await asyncpg.connect(with_database(empty.superuser_url, SUPERUSER))
-    for thing in (f"DATABASE {DATABASE}", f"ROLE {OWNER_ROLE}", f"ROLE {SERVICE_ROLE}"):
-        await sql.execute(f"DROP {thing}")
-    await sql.close()
-    try:
-        yield empty
-    finally:
-        await empty.postgres.kill()
-
-
-async def set_passwords(servers: LocalServers) -> None:
-    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
-    for url in (servers.owner_url, servers.service_url):
-        role, password = url.removeprefix("postgresql://").partition("@")[0].split(":")
-        await sql.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
-    await sql.close()
-
-
 async def test_dump_is_restored_into_an_empty_server(source: Source, run_worker: RunWorker) -> None:
     operator, dump = source.operator, source.operator.path("segmentql.dump")
     before = await source.api(READS)
@@ -215,8 +200,10 @@ async def test_dump_is_restored_into_an_empty_server(source: Source, run_worker:
     await operator.run("dump.sh", DATABASE, dump, url=source.servers.owner_url)
     lost = await lose_changes(source)
 
-    async with empty_server(source.servers, operator.folder.parent / "empty") as empty:
-        output = await operator.run("restore-dump.sh", dump, RESTORED, url=empty.superuser_url)
+    folder = operator.folder.parent / "empty"
+    async with empty_server(source.servers, folder, NO_FSYNC) as empty:
+        url = await make_administrator(empty)
+        output = await operator.run("restore-dump.sh", dump, RESTORED, url=url)
         assert output == f"restored {dump} into the database {RESTORED}\n"
         await set_passwords(empty)
         restored_state = await database_state(empty, RESTORED)

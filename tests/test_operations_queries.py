@@ -9,8 +9,13 @@ from tests.rollouts.graphql_client import set_rollout
 async def test_queries_find_work_that_no_worker_does(api: Api, sql: Sql) -> None:
     await make_segments(api, "A")
     await set_rollout(api, {"percent": 50})
-    await api("mutation { createReport(input: {year: 2024, month: 2}) { errors { code } } }")
-    await api('mutation { createExport(input: {slug: "A"}) { errors { code } } }')
+    await api(
+        "mutation { createReport(input: {year: 2024, month: 2, waitSeconds: 0})"
+        " { errors { code } } }"
+    )
+    await api(
+        'mutation { createExport(input: {slug: "A", waitSeconds: 0}) { errors { code message } } }'
+    )
     await api(
         'mutation { createImport(input: {slug: "A", source: {segments: {anyOf: ["A"]}}})'
         " { errors { code message } } }"

@@ -17,9 +17,13 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname=postgres \
     --set=owner="$owner" --set=service="$service" --set=database="$database" <<'SQL'
 SELECT format('CREATE ROLE %I LOGIN', name) FROM unnest(ARRAY[:'owner', :'service']) AS name
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
+-- A user that is not a superuser needs this to give the database and its tables to the owner.
+SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owner', 'SET') \gexec
 CREATE DATABASE :"database" OWNER :"owner" TEMPLATE template0 ENCODING 'UTF8';
 SQL
 # In one transaction: the database has everything or nothing.
 pg_restore --exit-on-error --single-transaction --dbname="$database" "$file"
-psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" --command=ANALYZE
+# Without warnings about system tables, which only a superuser may analyze.
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname="$database" \
+    --command="SET client_min_messages = error" --command=ANALYZE
 echo "restored $file into the database $database"
