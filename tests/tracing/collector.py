@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import pytest
-
-pytest.importorskip("opentelemetry.proto", reason="the extra `tracing` is not installed")
-
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-)
-
 from tests.conftest import until
 
 
@@ -80,6 +72,9 @@ class Collector:
 
 
 def _spans(body: bytes) -> Iterator[ReceivedSpan]:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415
+        ExportTraceServiceRequest,  # of an extra, without which the tests are skipped
+    )
 
     for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
         service = _values(resource.resource.attributes)["service.name"]
