@@ -20,6 +20,7 @@ FILE = Path(__file__).parent / "segmentql" / "values.schema.json"
 SET_BY_CHART = frozenset(
     {
         "SEGMENTQL_AUTH",
+        "SEGMENTQL_DRAIN_SECONDS",
         "SEGMENTQL_HOST",
         "SEGMENTQL_PORT",
         "SEGMENTQL_WORKER_PORT",
@@ -40,6 +41,7 @@ NAME: Schema = {"type": "string", "minLength": 1}
 FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 1}
 SECONDS: Schema = {"type": "integer", "minimum": 0}
+DRAIN_SECONDS: Schema = {**SECONDS, "maximum": 300}
 PORT: Schema = {"type": "integer", "minimum": 1024, "maximum": 65535}
 ITEMS: Schema = {"type": "array", "items": {"type": "object"}}
 ANY_OBJECT: Schema = {"type": "object"}
@@ -115,7 +117,7 @@ def values_schema() -> Schema:
         "maxReplicas": COUNT,
         "targetCPUUtilizationPercentage": COUNT,
     }
-    api = {"processes": COUNT, "preStopSeconds": SECONDS, "autoscaling": closed(autoscaling)}
+    api = {"processes": COUNT, "drainSeconds": DRAIN_SECONDS, "autoscaling": closed(autoscaling)}
     path_type = {"enum": ["Prefix", "Exact", "ImplementationSpecific"]}
     paths = closed({"path": NAME, "pathType": path_type}, ("path", "pathType"))
     host = closed({"host": NAME, "paths": {"type": "array", "items": paths}}, ("host", "paths"))

@@ -177,10 +177,11 @@ def test_pods_satisfy_the_restricted_pod_security_standard(values: str) -> None:
 
 @EVERY
 def test_grace_periods_are_longer_than_the_stop_of_the_processes(values: str) -> None:
-    handler = container(values, "api").get("lifecycle", {}).get("preStop", {})
-    pause = handler.get("sleep", {}).get("seconds", 0)
-    assert pause == {"default": 5, "minimal": 0, "everything": 10}[values]
-    assert pod(values, "api")["spec"]["terminationGracePeriodSeconds"] > pause + GRACE_SECONDS
+    variables = {item["name"]: item.get("value") for item in container(values, "api")["env"]}
+    drain_seconds = int(variables["SEGMENTQL_DRAIN_SECONDS"])
+    assert drain_seconds == {"default": 5, "minimal": 0, "everything": 10}[values]
+    grace_seconds = pod(values, "api")["spec"]["terminationGracePeriodSeconds"]
+    assert grace_seconds > drain_seconds + GRACE_SECONDS
     assert pod(values, "worker")["spec"]["terminationGracePeriodSeconds"] > STOP_SECONDS
 
 
