@@ -109,7 +109,9 @@ async def test_python_recipe(python: Build, service: Service, sql: Sql) -> None:
     created, exists, rejected, *lines = await check_recipe(python, "recipe.py", service, sql)
     assert created == f"created {FIRST_ID} UTC"
     assert exists == f"exists {FIRST_ID}"
-    assert rejected.startswith("InvalidInput INVALID_INPUT ['key']: key: the key has 0 characters")
+    assert rejected.startswith(
+        "InvalidInput INVALID_INPUT ['key']: key is not valid: the key has 0 characters"
+    )
     assert lines == [
         "segments a b c",
         *(f"JOINED {slug} MANUAL UTC" for slug in ("c", "b", "a")),
@@ -123,7 +125,9 @@ async def test_typescript_recipe(typescript: Build, service: Service, sql: Sql) 
     )
     assert created == f"created {FIRST_ID} true"
     assert exists == f"exists {FIRST_ID}"
-    assert rejected.startswith("InvalidInput INVALID_INPUT [key]: key: the key has 0 characters")
+    assert rejected.startswith(
+        "InvalidInput INVALID_INPUT [key]: key is not valid: the key has 0 characters"
+    )
     assert lines == [
         "segments a b c",
         *(f"JOINED {slug} MANUAL true" for slug in ("c", "b", "a")),
