@@ -60,21 +60,24 @@ class FaultyProxy:
             yield self
         finally:
             server.close()
-            for connection in self._connections:
+            connections = [*self._connections]
+            for connection in connections:
                 connection.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+            await asyncio.gather(*connections, return_exceptions=True)
             await self._http.aclose()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
         self._connections.add(task)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while response := await self._respond(reader):
-                writer.write(response)
-                await writer.drain()
-        writer.close()
-        self._connections.discard(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while response := await self._respond(reader):
+                    writer.write(response)
+                    await writer.drain()
+        finally:  # also if the proxy stops during a request
+            writer.close()
+            self._connections.discard(task)
 
     async def _respond(self, reader: asyncio.StreamReader) -> bytes:
         """Return the response to the next request; it is empty if the connection is to close."""
