@@ -17,6 +17,7 @@ from segmentql.errors import LocalServerError
 from segmentql.local import LocalServers, local_servers
 from segmentql.local.orphans import ON_LINUX
 from segmentql.local.probes import http_get
+from tests.conftest import until
 
 pytestmark = pytest.mark.slow  # each test starts servers
 
@@ -181,7 +182,11 @@ async def test_store_leaves_no_temporary_files(
         folder = Path("/tmp")  # noqa: S108 - the program's choice
         return [path for port in ports for path in folder.glob(f"seaweedfs-*-{port}.sock")]
 
-    assert len(temporary_files()) == 5
+    async def has_every_socket() -> bool:
+        return len(temporary_files()) == 5
+
+    # The admin server starts after the store is ready.
+    await until(has_every_socket)
     await running.store.kill()
     assert len(temporary_files()) == 5
     await running.store.start()
