@@ -268,7 +268,9 @@ async def test_exclusion_and_admission_record_who_and_when(
         (7, "A", "EXCLUDED", *by(ada, "ada"), None),
         (7, "A", "ADMITTED", *by(bob, "bob"), None),
     ]
-    ats: list[datetime] = [r["at"] for r in await sql.fetch("SELECT at FROM exclusion_log")]
+    ats: list[datetime] = [
+        r["at"] for r in await sql.fetch("SELECT at FROM exclusion_log ORDER BY at")
+    ]
     left_at, rejoined_at = [
         row["at"] for row in await sql.fetch("SELECT at FROM history ORDER BY position OFFSET 1")
     ]

@@ -219,11 +219,11 @@ async def test_one_key_has_one_running_forecast(sql: Sql, database: Database, bl
 
 
 async def are_waiting(sql: Sql, forecasts: int) -> bool:
-    """Return whether this many connections of forecasts exist, and wait for a lock."""
+    """Return whether this many forecasts run, and wait for a lock."""
     waiting = await sql.fetch(
         """
         SELECT wait_event_type FROM pg_stat_activity
-        WHERE application_name = 'tests long' AND datname = current_database()
+        WHERE application_name = 'tests long' AND datname = current_database() AND state <> 'idle'
         """
     )
     return [row["wait_event_type"] for row in waiting] == ["Lock"] * forecasts
