@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from alembic import context
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -24,6 +25,10 @@ LOCK = {"number": 0x5E6_3E47}  # an arbitrary number, the same in all processes
 POLL_SECONDS = 0.1
 LOCK_TIMEOUT = "5s"
 GRANTS = Path(__file__).parent / "grants.sql"
+STORE_OLDEST = text("""
+INSERT INTO schema_compatibility (oldest_revision) VALUES (:oldest)
+ON CONFLICT ("only") DO UPDATE SET oldest_revision = excluded.oldest_revision
+""")
 
 
 def migrate(connection: Connection, service_role: str) -> None:
@@ -43,6 +48,7 @@ def migrate(connection: Connection, service_role: str) -> None:
             connection=connection,
             target_metadata=Base.metadata,
             transaction_per_migration=True,
+            on_version_apply=store_oldest_compatible,
             include_name=lambda name, kind, _: (
                 not (kind == "table" and name is not None and name.startswith("history_"))
             ),
@@ -56,6 +62,17 @@ def migrate(connection: Connection, service_role: str) -> None:
         connection.rollback()
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), LOCK)
         connection.commit()
+
+
+def store_oldest_compatible(*, ctx: MigrationContext, heads: set[str], **_: object) -> None:
+    """Store which versions work on the schema, in the transaction of the migration.
+
+    After an upgrade or a downgrade, the reached revision declares it. Those before 0021 do not.
+    """
+    for revision in heads:
+        module = context.script.get_revision(revision).module
+        if hasattr(module, "oldest_compatible"):
+            ctx.connection.execute(STORE_OLDEST, {"oldest": module.oldest_compatible})
 
 
 def grant(connection: Connection, service_role: str) -> None:

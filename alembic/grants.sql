@@ -3,7 +3,7 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {service};
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {service};
 GRANT USAGE ON SCHEMA public TO {service};
-GRANT SELECT ON history, history_default, alembic_version TO {service};
+GRANT SELECT ON history, history_default, alembic_version, schema_compatibility TO {service};
 GRANT SELECT, INSERT, DELETE ON users TO {service};
 GRANT SELECT, INSERT, DELETE ON exclusions TO {service};
 -- A key is set once.

@@ -7,6 +7,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+oldest_compatible = None  # to be set: see "Add a migration" in CONTRIBUTING.md
 
 
 def upgrade() -> None:

@@ -32,7 +32,13 @@ from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
 from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
 from segmentql.settings import Settings, child_environment
-from segmentql.tables import Base, DroppedHistoryRow, IdAllocatorRow, MemberCountRollupRow
+from segmentql.tables import (
+    Base,
+    DroppedHistoryRow,
+    IdAllocatorRow,
+    MemberCountRollupRow,
+    SchemaCompatibilityRow,
+)
 from tests.pooler import IS_POOLED, pooled
 from tests.replication import REMOTE_APPLY, commit_synchronously, standby_of, with_replica
 
@@ -368,7 +374,8 @@ async def make_database(servers: LocalServers, name: str, *, template: str = "te
 
 
 ONE_ROW_TABLES = {
-    table.__tablename__ for table in (IdAllocatorRow, MemberCountRollupRow, DroppedHistoryRow)
+    table.__tablename__
+    for table in (IdAllocatorRow, MemberCountRollupRow, DroppedHistoryRow, SchemaCompatibilityRow)
 }
 TABLES = tuple(sorted(set(Base.metadata.tables) - ONE_ROW_TABLES))
 """Every table, except those whose only row stays."""

@@ -56,8 +56,9 @@ CATALOGUE = {
         WHERE typnamespace = 'public'::regnamespace AND typtype = 'e' GROUP BY 1, 2, 3 ORDER BY 1
     """,
     "rows": """
-        SELECT 'id_allocator', user_id FROM id_allocator
-        UNION ALL SELECT 'member_count_rollup', position FROM member_count_rollup
+        SELECT 'id_allocator', user_id::text FROM id_allocator
+        UNION ALL SELECT 'member_count_rollup', position::text FROM member_count_rollup
+        UNION ALL SELECT 'schema_compatibility', oldest_revision FROM schema_compatibility
     """,
 }
 

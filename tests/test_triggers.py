@@ -489,6 +489,7 @@ LOG_ENTRY = "(user_id, segment_id, at, operation) VALUES (1, 1, now(), 'EXCLUDED
         "UPDATE segments SET slug = 'B'",
         "UPDATE segments SET created_at = now()",
         "UPDATE alembic_version SET version_num = '0'",
+        "UPDATE schema_compatibility SET oldest_revision = '0001'",
     ],
 )
 async def test_service_role_is_denied(sql: Sql, service: Sql, statement: str) -> None:

@@ -83,6 +83,49 @@ async def test_doctor_examines_the_standby(
     replica_sql.terminate()
 
 
+@pytest.mark.parametrize(
+    ("oldest_compatible", "observation", "remedy"),
+    [
+        ("0020", "which is newer than this version", "update SegmentQL soon"),
+        ("9999", "does not know", "fix what `migrations` above reports"),
+    ],
+)
+async def test_doctor_warns_if_the_standby_has_a_newer_schema(
+    pair: tuple[LocalServers, LocalServers], oldest_compatible: str, observation: str, remedy: str
+) -> None:
+    primary, standby = pair
+    settings = with_replica(primary.settings(DATABASE), standby)
+    sql = await asyncpg.connect(primary.superuser_url)
+    read = "SELECT version_num, oldest_revision FROM alembic_version, schema_compatibility"
+    before = await sql.fetchrow(read)
+    assert before is not None
+
+    async def store(revision: str, oldest_revision: str) -> None:
+        await sql.execute(
+            f"""
+            BEGIN;
+            UPDATE alembic_version SET version_num = '{revision}';
+            UPDATE schema_compatibility SET oldest_revision = '{oldest_revision}';
+            COMMIT;
+            """
+        )
+
+    async def is_reported() -> bool:  # after the standby has replayed it
+        finding = (await examined(settings))["replica's migrations"]
+        return (
+            finding.verdict is Verdict.WARNING
+            and observation in finding.observation
+            and remedy in finding.remedy
+        )
+
+    await store("9999", oldest_compatible)
+    try:
+        await until(is_reported)
+    finally:
+        await store(*before)
+        await sql.close()
+
+
 async def reads_standby(database: Database) -> bool:
     return await database.read_one(_is_standby, primary=False)
 

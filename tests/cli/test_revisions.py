@@ -14,6 +14,7 @@ from segmentql.adapters import migrations
 from segmentql.adapters.revisions import known_revisions, newest_revision
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.local import LocalServers, with_database
+from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql, environment
 from tests.databases import blank_database
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 OURS = version("segmentql")
 TOO_NEW = f"the database is at revision 9999, which this version ({OURS}) does not know"
+NEWER = f"it is at revision 9999, which is newer than this version ({OURS}) and supports it"
 TOO_OLD = f"the database is at revision 0001, but this version ({OURS}) needs {newest_revision()}"
 
 
@@ -68,11 +70,16 @@ async def set_revision(sql: Sql, revision: str) -> None:
     await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
 
 
+async def set_oldest_compatible(sql: Sql, revision: str) -> None:
+    await sql.execute("UPDATE schema_compatibility SET oldest_revision = $1", revision)
+
+
 async def test_newer_database_is_rejected_and_unchanged(
     blank: Settings, inside: Sql, tmp_path: Path
 ) -> None:
     await asyncio.to_thread(migrations.upgrade, blank)
     await set_revision(inside, "9999")
+    await set_oldest_compatible(inside, "9998")
     for arguments in (("migrate",), ("serve", "--port", "1"), ("worker",)):
         code, output = await run(blank, tmp_path, *arguments)
         assert code == 1
@@ -82,6 +89,42 @@ async def test_newer_database_is_rejected_and_unchanged(
     finding = await migrations_finding(blank)
     assert (finding.verdict, finding.remedy) == (Verdict.FAILED, "update SegmentQL")
     assert f"the database is {finding.observation}" == TOO_NEW
+
+
+async def test_newer_database_that_supports_this_version_is_only_not_migrated(
+    blank: Settings, inside: Sql, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(migrations.upgrade, blank)
+    await set_revision(inside, "9999")
+    code, output = await run(blank, tmp_path, "migrate")
+    assert (code, output.splitlines()[-1]) == (1, f"Error: {TOO_NEW}; update SegmentQL")
+    for command, started in (
+        ("serve", b"Application startup complete"),
+        ("worker", b"worker_started"),
+    ):
+        output_until_start = await output_of_start(blank, tmp_path, command, started)
+        assert b"warning" in output_until_start
+        assert NEWER.encode() in output_until_start
+
+
+async def output_of_start(settings: Settings, folder: Path, command: str, started: bytes) -> bytes:
+    """Start a process; return its log up to an event, and stop it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", command),
+        cwd=folder,
+        env=environment(settings, SEGMENTQL_PORT=str(free_port())),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr
+    output = b""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while started not in output:
+            line = await process.stderr.readline()
+            assert line, output.decode()
+            output += line
+    process.terminate()
+    await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    return output
 
 
 async def test_older_database_is_rejected_with_the_command_to_run(
@@ -128,22 +171,10 @@ async def test_unreachable_database_does_not_prevent_the_start(
     unreachable = blank.model_copy(
         update={"database_url": "postgresql+asyncpg://u:secret@127.0.0.1:1/d"}
     )
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "segmentql", "worker"),
-        cwd=tmp_path,
-        env=environment(unreachable),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr
-    output = b""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while b"worker_started" not in output:
-            output += await process.stderr.readline()
+    output = await output_of_start(unreachable, tmp_path, "worker", b"worker_started")
     assert b"database_away_at_start" in output
     assert b"127.0.0.1:1/d" in output
     assert b"secret@" not in output
-    process.terminate()
-    await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
 
 
 async def test_migrate_rejects_an_unknown_revision(blank: Settings, tmp_path: Path) -> None:

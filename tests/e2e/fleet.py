@@ -76,6 +76,13 @@ class ServiceProcess:
         self._process = None
         return code
 
+    async def kill(self) -> None:
+        """Send SIGKILL, and wait for the end."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+        self._process = None
+
     async def restart(self) -> None:
         """Stop it by SIGTERM, and start it again."""
         assert await self.stop() in {0, -15}, self.log.read_text()[-2000:]

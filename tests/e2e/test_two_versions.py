@@ -1,4 +1,4 @@
-"""The version before the newest migration works beside this one while the database is migrated."""
+"""Old and new versions work side by side while and after the database is migrated."""
 
 import asyncio
 import io
@@ -16,14 +16,16 @@ import httpx
 import pytest
 from redis import Redis
 
+from segmentql.adapters.revisions import newest_revision
 from segmentql.local import LocalServers, with_database
 from segmentql.local.orphans import ON_LINUX
 from segmentql.settings import Settings
-from tests.conftest import Sql, environment
+from tests.conftest import PATIENCE_SECONDS, Sql, environment
 from tests.databases import blank_database
 from tests.e2e.fleet import Command, ServiceProcess, started
 from tests.e2e.service_load import Load, StrictConsumer, store_load_rows
 from tests.e2e.test_feed import check
+from tests.new_version import add_migration, copy_migrations, copy_source
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -80,15 +82,22 @@ async def rows(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
     await connection.close()
 
 
-async def _migrate(settings: Settings, source: Mapping[str, str]) -> None:
+async def _run(command: str, settings: Settings, source: Mapping[str, str]) -> tuple[int, str]:
+    """Run a command of a version; return its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "segmentql", "migrate"),
+        *(sys.executable, "-m", "segmentql", command),
         env=environment(settings, **source),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+    output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def _migrate(settings: Settings, source: Mapping[str, str]) -> None:
+    code, output = await _run("migrate", settings, source)
+    assert code == 0, output
 
 
 async def test_old_and_new_processes_work_side_by_side(
@@ -140,3 +149,55 @@ async def test_old_and_new_processes_work_side_by_side(
         assert failures == []
         await load.check(rows)
         await check(consumers, rows, after=position)
+
+
+async def test_old_processes_start_again_after_the_migration(
+    blank: Settings, rows: Sql, tmp_path: Path
+) -> None:
+    """A new version has one more migration, and then one that does not support this version."""
+    old_version = {"PYTHONPATH": str(ROOT / "src")}
+    new_version = {"PYTHONPATH": str(copy_source(tmp_path / "new"))}
+    scripts = copy_migrations(tmp_path / "new")
+    expanded = add_migration(scripts, 1, oldest_compatible=newest_revision())
+
+    def process(command: Command, host: str) -> ServiceProcess:
+        log = tmp_path / f"{command}-{host}.log"
+        changes = {"SEGMENTQL_HOST": host, "SEGMENTQL_AUTH": "off", **old_version}
+        return ServiceProcess(command, blank, log, **changes)
+
+    apis = [process("serve", "127.0.0.2"), process("serve", "127.0.0.3")]
+    worker = process("worker", "127.0.0.2")
+    await _migrate(blank, old_version)
+    await store_load_rows(rows)
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=each.url, timeout=60, trust_env=False)
+            )
+            for each in apis
+        ]
+        await stack.enter_async_context(started([*apis, worker]))
+        load = Load(list(clients))
+        async with load.running():
+            await load.works(REQUESTS_ALONE)
+            await _migrate(blank, new_version)
+            assert await rows.fetchval("SELECT version_num FROM alembic_version") == expanded
+            await worker.kill()
+            await worker.start()
+            load.clients.remove(clients[0])
+            await load.works(REQUESTS_ALONE)
+            await apis[0].kill()
+            await apis[0].start()
+            load.clients[:] = clients[:1]
+            await load.works(REQUESTS_TOGETHER)
+        for restarted in (apis[0], worker):
+            assert f"revision {expanded}, which is newer" in restarted.log.read_text()
+        assert load.failures == []
+        await load.check(rows)
+    contracted = f"{int(expanded) + 1:04}"
+    add_migration(scripts, 2, oldest_compatible=contracted)
+    await _migrate(blank, new_version)
+    for command in ("serve", "worker", "migrate"):
+        code, output = await _run(command, blank, old_version)
+        assert code == 1
+        assert f"Error: the database is at revision {contracted}, which this" in output

@@ -19,6 +19,8 @@ _SCRIPT_FOLDERS: Final = (_PACKAGE / "_alembic", _PACKAGE.parents[1] / "alembic"
 
 _IS_MIGRATED: Final = text("SELECT to_regclass('public.alembic_version') IS NOT NULL")
 _REVISION: Final = text("SELECT version_num FROM public.alembic_version")
+_HAS_COMPATIBILITY: Final = text("SELECT to_regclass('public.schema_compatibility') IS NOT NULL")
+_OLDEST_COMPATIBLE: Final = text("SELECT oldest_revision FROM public.schema_compatibility")
 
 
 def scripts_folder() -> Path:
@@ -54,13 +56,31 @@ def check_not_newer(revision: str | None) -> None:
         raise SchemaTooNew(revision, version("segmentql"))
 
 
-def check_revision(revision: str | None) -> None:
-    """Check that the database's revision is the one that this version requires.
+async def check_schema(connection: AsyncConnection) -> str | None:
+    """Check that this version works on the database's schema.
+
+    Returns:
+        None if the revision is the newest one that this version knows. If it is newer and supports
+        this version, its description for operators.
 
     Raises:
-        SchemaTooNew: the revision is unknown.
+        SchemaTooNew: the revision is unknown, and does not support this version.
         SchemaTooOld: migrations are missing.
     """
-    check_not_newer(revision)
-    if revision != newest_revision():
-        raise SchemaTooOld(revision, version("segmentql"), newest_revision())
+    revision, known = await current_revision(connection), known_revisions()
+    if revision == known[-1]:
+        return None
+    if revision is None or revision in known:
+        raise SchemaTooOld(revision, version("segmentql"), known[-1])
+    if await _oldest_compatible(connection) not in known:
+        raise SchemaTooNew(revision, version("segmentql"))
+    return (
+        f"revision {revision}, which is newer than this version ({version('segmentql')})"
+        " and supports it"
+    )
+
+
+async def _oldest_compatible(connection: AsyncConnection) -> str | None:
+    if not (await connection.execute(_HAS_COMPATIBILITY)).scalar_one():
+        return None  # another application's database
+    return (await connection.execute(_OLDEST_COMPATIBLE)).scalar_one_or_none()

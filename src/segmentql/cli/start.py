@@ -14,7 +14,7 @@ from segmentql.adapters.connections import (
     pooler_advice,
     probe_engine,
 )
-from segmentql.adapters.revisions import check_revision, current_revision
+from segmentql.adapters.revisions import check_schema
 from segmentql.database_url import display_address
 from segmentql.errors import SchemaMismatch
 from segmentql.settings import Settings
@@ -52,9 +52,11 @@ async def _check(settings: Settings) -> None:
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            check_revision(await current_revision(connection))
+            newer = await check_schema(connection)
     finally:
         await engine.dispose()
+    if newer:
+        log.warning("database_is_newer", reason=f"it is at {newer}; update SegmentQL soon")
 
 
 def _is_permanent(error: BaseException) -> bool:

@@ -15,13 +15,13 @@ from segmentql.adapters.connections import (
     pooler_advice,
 )
 from segmentql.adapters.database import Database
-from segmentql.adapters.revisions import check_revision, current_revision, newest_revision
 from segmentql.adapters.role_settings import role_settings
 from segmentql.adapters.sessions import WriteSession
 from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict, clock_finding
+from segmentql.doctor.migrations import migrations_finding
 from segmentql.doctor.replica import examine_replica
-from segmentql.errors import SchemaMismatch, SegmentQLError
+from segmentql.errors import SegmentQLError
 from segmentql.settings import Settings
 
 MIN_POSTGRESQL_VERSION: Final = 180000
@@ -96,9 +96,9 @@ async def _read_all(settings: Settings, database: Database, findings: list[Findi
         findings.append(clock_finding("database's clock", skew))
         findings.append(_owner(row.owns_tables))
         findings.extend(_pooler(settings, row))
-        revision = await current_revision(await session.connection())
-        findings.append(_migrations(revision))
-        if revision == newest_revision():
+        migrations = await migrations_finding("migrations", await session.connection())
+        findings.append(migrations)
+        if migrations.verdict is not Verdict.FAILED:
             findings.extend(
                 [
                     _scheduler((await session.execute(_SCHEDULER)).scalar()),
@@ -191,14 +191,6 @@ def _pooler(settings: Settings, row: Any) -> Iterator[Finding]:
         )
     else:
         yield Finding("pooler", Verdict.OK, "transaction; the role has the service's settings")
-
-
-def _migrations(revision: str | None) -> Finding:
-    try:
-        check_revision(revision)
-    except SchemaMismatch as error:
-        return Finding("migrations", Verdict.FAILED, f"at {error.state}", error.remedy)
-    return Finding("migrations", Verdict.OK, f"at {revision}, the newest")
 
 
 def _scheduler(late_seconds: float | None) -> Finding:

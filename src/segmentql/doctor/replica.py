@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import text
 
 from segmentql.adapters.connections import describe_error
 from segmentql.adapters.database import Database
-from segmentql.adapters.revisions import current_revision, newest_revision
 from segmentql.database_url import display_address
 from segmentql.doctor.findings import Finding, Verdict
+from segmentql.doctor.migrations import migrations_finding
 from segmentql.errors import SegmentQLError, Unavailable
 from segmentql.settings import Settings
 
@@ -38,7 +39,9 @@ async def examine_replica(
     try:
         async with database.read(primary=False) as session:
             replica: Any = (await session.execute(_SERVER)).one()
-            revision = await current_revision(await session.connection())
+            migrations = await migrations_finding(
+                "replica's migrations", await session.connection()
+            )
     except (SegmentQLError, OSError, TimeoutError) as error:
         yield Finding(
             "replica",
@@ -63,17 +66,14 @@ async def examine_replica(
     except Unavailable:
         yield Finding("replica's role", Verdict.OK, "a standby; the primary does not respond")
         return
-    newest = newest_revision()
-    yield (
-        Finding("replica's migrations", Verdict.OK, f"at {revision}, the newest")
-        if (revision == newest)
-        else Finding(
-            "replica's migrations",
-            Verdict.WARNING,
-            f"at {revision}, and the newest is {newest}",
-            "run `segmentql migrate`; if that was done, wait until the replica has replayed it",
+    if migrations.verdict is Verdict.FAILED:  # not for the start, which needs the primary only
+        migrations = replace(
+            migrations,
+            verdict=Verdict.WARNING,
+            remedy="fix what `migrations` above reports; if it is ok, wait until the replica has"
+            " replayed the migrations",
         )
-    )
+    yield migrations
 
 
 async def _standby(settings: Settings, database: Database, system_identifier: int) -> Finding:

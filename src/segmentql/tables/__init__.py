@@ -7,6 +7,7 @@ Import the tables from this package. A table that is missing here is missing in 
 
 from segmentql.tables.audit import AuditRow
 from segmentql.tables.columns import SLUG_TEXT, TIMESTAMPTZ, USER_KEY_TEXT, Base, Timestamp, UserId
+from segmentql.tables.compatibility import SchemaCompatibilityRow
 from segmentql.tables.documents import DocumentRow
 from segmentql.tables.exports import ExportRow
 from segmentql.tables.history import (
@@ -108,6 +109,7 @@ __all__ = [
     "RolloutStageRow",
     "RolloutState",
     "RowOutcome",
+    "SchemaCompatibilityRow",
     "SegmentRow",
     "Timestamp",
     "UserId",
