@@ -13,6 +13,7 @@ from segmentql.adapters.revisions import known_revisions
 from segmentql.adapters.role_settings import store_role_settings
 from segmentql.cli.exits import exits
 from segmentql.cli.settings import settings_or_exit
+from segmentql.cli.start import check_database
 from segmentql.database_url import display_address
 from segmentql.errors import SchemaTooNew, Unavailable
 from segmentql.settings import Settings
@@ -45,7 +46,8 @@ class RevisionType(click.ParamType[str]):
 def migrate(revision: str) -> None:
     """Migrate the database's schema to the newest revision.
 
-    It is safe to run the command again and to run concurrently.
+    It is safe to run the command again and to run concurrently. If a newer version has migrated the
+    database, and the schema supports this version, the command succeeds and changes nothing.
     """
     settings = settings_or_exit()
     logs.configure(settings)
@@ -64,7 +66,10 @@ def migrate(revision: str) -> None:
     try:
         upgrade(settings, revision)
     except SchemaTooNew as error:
-        raise click.ClickException(str(error)) from None
+        if not check_database(settings):
+            raise click.ClickException(str(error)) from None
+        click.echo("Note: the database was not changed.", err=True)
+        return
     except Unavailable as error:
         raise click.ClickException(
             f"cannot connect to {display_address(owner_url)}: {describe_error(error)}"

@@ -26,8 +26,11 @@ _PERMANENT_ERROR_CLASSES = ("28", "3D", "42")
 """SQLSTATE classes: the login, the database name or the permission is wrong."""
 
 
-def check_database(settings: Settings) -> None:
+def check_database(settings: Settings) -> bool:
     """Exit if the service can never work with this database; only warn if it is unreachable.
+
+    Returns:
+        Whether the database is reachable.
 
     Raises:
         click.ClickException: the schema does not match this version, or the database rejects the
@@ -45,6 +48,8 @@ def check_database(settings: Settings) -> None:
         if _is_permanent(error):
             raise click.ClickException(f"cannot connect to {where}: {fault}") from None
         log.warning("database_away_at_start", database=where, reason=fault)
+        return False
+    return True
 
 
 async def _check(settings: Settings) -> None:
