@@ -11,9 +11,9 @@ from segmentql.memberships.records import OnExisting
 from tests.conftest import Sql, until
 from tests.memberships.expiry_helpers import (
     MINUTE,
+    expire_due,
     has_expired,
     has_lock_waiter,
-    expire_due,
     members,
     update_user_segments,
 )
