@@ -16,6 +16,7 @@ SAMPLE = (
     "tests/users/test_reading_users.py",
     "tests/users/test_user_keys.py",
     "tests/explain/test_reasons.py",
+    "tests/explain/test_rollout_reasons.py",
     "tests/ofrep/test_requests.py",
     "tests/graphql/test_dataloader.py",
 )
