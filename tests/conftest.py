@@ -1,20 +1,15 @@
-"""Shared fixtures: real servers, a migrated database, a bucket and the application.
+"""Shared fixtures: connections to the database, and the application.
 
+`server_fixtures` has the fixtures of the servers, which all tests may use too.
 Tests commit for real. A test that uses `sql`, `database` or `api` starts with empty tables.
 """
 
 import asyncio
-import itertools
 import os
-import shutil
 import signal
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeAlias
 
 import asyncpg
 import httpx
@@ -24,13 +19,10 @@ from redis import Redis
 from sqlalchemy import Engine, event
 from starlette.applications import Starlette
 
-from segmentql.adapters import migrations
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
-from segmentql.adapters.s3 import S3
-from segmentql.adapters.storage import Storage
 from segmentql.app import create_app
-from segmentql.local import ChildProcess, LocalServers, local_servers, with_database
+from segmentql.local import ChildProcess, LocalServers, with_database
 from segmentql.settings import Settings, child_environment
 from segmentql.tables import (
     Base,
@@ -39,13 +31,9 @@ from segmentql.tables import (
     MemberCountRollupRow,
     SchemaCompatibilityRow,
 )
-from tests.pooler import IS_POOLED, pooled
-from tests.replication import REMOTE_APPLY, commit_synchronously, standby_of, with_replica
 
-if TYPE_CHECKING:
-    from types_aiobotocore_s3.client import S3Client
+pytest_plugins = ("tests.server_fixtures",)
 
-FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 READS_REPLICA = os.environ.get("SEGMENTQL_TEST_REPLICA") == "1"
 """Whether the service reads a synchronous standby, as `make test-replica` does."""
 
@@ -71,74 +59,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
-@pytest.fixture(scope="session")
-async def servers() -> AsyncIterator[LocalServers]:
-    """Run PostgreSQL, Redis and the object store, and delete their data at the end."""
-    with tempfile.TemporaryDirectory(prefix="segmentql-tests-") as name:
-        folder = Path(name)
-        # the servers that root starts run under another account, which must enter the folder
-        folder.chmod(0o755)
-        changes = REMOTE_APPLY if READS_REPLICA else FAST_NOT_SAFE
-        async with local_servers(folder, postgres_settings=changes) as running:
-            yield running
-            # Their data is deleted next, so an orderly stop is unnecessary.
-            for server in (running.store, running.redis, running.postgres):
-                await server.kill()
-
-
-@pytest.fixture(scope="session")
-async def standby(servers: LocalServers) -> AsyncIterator[LocalServers | None]:
-    """Run a synchronous standby that serves all reads, if SEGMENTQL_TEST_REPLICA is 1."""
-    if not READS_REPLICA:
-        yield None
-        return
-    folder = servers.folder.with_name(f"{servers.folder.name}-standby")
-    async with standby_of(servers, folder, {"fsync": "off"}) as running:
-        await commit_synchronously(servers)
-        yield running
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-async def template(servers: LocalServers) -> str:
-    """Return the name of a migrated database without connections, for use as a template."""
-    settings = servers.settings("segmentql")
-    await asyncio.to_thread(migrations.upgrade, settings)
-    return "segmentql"
-
-
-@pytest.fixture(scope="session")
-async def settings(
-    servers: LocalServers, template: str, standby: LocalServers | None
-) -> AsyncIterator[Settings]:
-    """Return the settings of a service with a migrated database for this run."""
-    await make_database(servers, "run", template=template)
-    direct = servers.settings("run").model_copy(update=external_store())
-    if standby:
-        direct = with_replica(direct, standby)
-    if not IS_POOLED:
-        yield direct
-        return
-    async with pooled(direct) as settings:
-        yield settings
-
-
-def external_store() -> dict[str, str]:
-    """Return the settings of the S3 store in `SEGMENTQL_TEST_S3_URL`, if it is set.
-
-    It is like http://ACCESS-KEY:SECRET-KEY@127.0.0.1:9000. The bucket must be one for tests only.
-    """
-    if not (text := os.environ.get("SEGMENTQL_TEST_S3_URL")):
-        return {}
-    url = urlsplit(text)
-    return {
-        "s3_endpoint_url": f"{url.scheme}://{url.hostname}:{url.port}",
-        "s3_access_key": unquote(url.username or ""),
-        "s3_secret_key": unquote(url.password or ""),
-        "s3_bucket": "segmentql-tests",
-    }
-
-
 @pytest.fixture
 async def sql(servers: LocalServers, settings: Settings) -> AsyncIterator[Sql]:
     """Connect as a superuser to the service's database, with empty tables."""
@@ -162,25 +82,6 @@ async def database(settings: Settings, sql: Sql, sent: list[Message]) -> AsyncIt
     opened = Database(settings, name="tests", publish=sent.extend)
     yield opened
     await opened.dispose()
-
-
-@pytest.fixture(scope="session")
-async def s3(settings: Settings) -> AsyncIterator["S3Client"]:
-    """Open an S3 client of the object store, whose bucket exists."""
-    storage = Storage(settings)
-    await storage.set_up()
-    await storage.close()
-    opened = S3(settings.store)
-    yield await opened.client()
-    await opened.close()
-
-
-@pytest.fixture
-async def storage(settings: Settings, s3: "S3Client") -> AsyncIterator[Storage]:
-    """Open the bucket as the service uses it."""
-    opened = Storage(settings)
-    yield opened
-    await opened.close()
 
 
 class Api:
@@ -259,39 +160,6 @@ async def auth_api(session_auth_api: Api, sql: Sql) -> Api:
 
 
 RunWorker: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]
-
-
-@pytest.fixture
-async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
-    """Return a function that starts `segmentql worker` on this run's servers."""
-    numbers = itertools.count(1)
-
-    @asynccontextmanager
-    async def running(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        path = tmp_path / f"worker-{next(numbers)}.log"
-        log = path.open("wb")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "segmentql",
-            "worker",
-            env=environment(settings, **changes),
-            stderr=log,
-        )
-        try:
-            await until(lambda: _has_started(path))
-            yield process
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
-            log.close()
-
-    return running
-
-
-async def _has_started(log: Path) -> bool:
-    return "worker_started" in log.read_text()
 
 
 @contextmanager

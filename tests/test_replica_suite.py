@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[1]
 SAMPLE = (
     "tests/users/test_reading_users.py",
     "tests/users/test_user_keys.py",
+    "tests/users/test_reading_by_key.py",
+    "tests/users/test_changes_by_key.py",
+    "tests/users/test_invalid_keys.py",
+    "tests/users/test_setting_keys.py",
     "tests/explain/test_reasons.py",
+    "tests/explain/test_rollout_reasons.py",
     "tests/ofrep/test_requests.py",
     "tests/graphql/test_dataloader.py",
 )

@@ -1,105 +1,18 @@
-"""The server limits the connections, heads and bodies of a client, and their durations."""
+"""The server limits heads, trailers and pipelined requests, and rejects what is not HTTP."""
 
 import asyncio
-import time
 
 import orjson
 import pytest
-from prometheus_client import REGISTRY
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from segmentql.adapters.http_connections import MAX_PIPELINED_REQUESTS
 from segmentql.adapters.http_protocol import MAX_HEAD_BYTES
-from tests.adapters.http_server import Client, echo, serving
+from tests.adapters.connection_helpers import Gate, closed, read_until_closed
+from tests.adapters.http_server import echo, serving
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-SHORT = 0.6
-"""The limit in seconds in these tests; the connection table is checked every half second."""
-
-
-def closed(reason: str) -> float:
-    """Return the number of connections closed for a reason so far."""
-    name = "segmentql_connections_closed_total"
-    return REGISTRY.get_sample_value(name, {"reason": reason}) or 0
-
-
-async def read_until_closed(client: Client, *, seconds: float = 3) -> bytes:
-    """Wait until the server closes the connection, and return what it sent before."""
-    async with asyncio.timeout(seconds):
-        return await client.rest()
-
-
-@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: "])
-@pytest.mark.slow
-async def test_connection_without_a_complete_head_is_closed(sent: bytes) -> None:
-    before = closed("head_timeout")
-    with capture_logs() as logged:
-        async with serving(echo, head_seconds=SHORT) as served:
-            client = await served.connect()
-            client.send(sent)
-            answer = await read_until_closed(client)
-    assert answer.startswith(b"HTTP/1.1 408 " if b"GET" in sent else b"")
-    assert bool(answer) is (b"GET" in sent)
-    assert closed("head_timeout") == before + 1
-    (line,) = [line for line in logged if line["event"] == "connection_closed"]
-    assert (line["reason"], line["client"]) == ("head_timeout", "127.0.0.1")
-
-
-async def test_head_that_arrives_byte_by_byte_is_closed_in_time() -> None:
-    async with serving(echo, head_seconds=SHORT) as served:
-        client = await served.connect()
-        began = time.monotonic()
-
-        async def drip() -> None:
-            for byte in b"GET / HTTP/1.1\r\nX: " + b"x" * 1000:
-                client.send(bytes([byte]))
-                await asyncio.sleep(0.05)
-
-        dripping = asyncio.create_task(drip())
-        answer = await read_until_closed(client)
-        dripping.cancel()
-    assert time.monotonic() - began < SHORT + 1
-    assert answer.startswith(b"HTTP/1.1 408 ")
-
-
-@pytest.mark.slow
-async def test_blank_lines_between_requests_do_not_extend_keep_alive() -> None:
-    async with serving(echo, keep_alive_seconds=SHORT) as served:
-        client = await served.connect()
-        assert (await client.request()).status == 200
-
-        async def drip() -> None:
-            while True:
-                client.send(b"\r\n")
-                await asyncio.sleep(0.1)
-
-        dripping = asyncio.create_task(drip())
-        assert await read_until_closed(client) == b""
-        dripping.cancel()
-
-
-@pytest.mark.slow
-async def test_second_head_has_its_own_deadline_without_idle_time() -> None:
-    async with serving(echo, head_seconds=SHORT, keep_alive_seconds=30) as served:
-        client = await served.connect()
-        assert (await client.request()).status == 200
-        await asyncio.sleep(2 * SHORT + 0.5)
-        assert (await client.request()).status == 200
-        client.send(b"GET / HT")
-        assert (await read_until_closed(client)).startswith(b"HTTP/1.1 408 ")
-
-
-@pytest.mark.slow
-async def test_idle_connection_is_closed_after_the_keep_alive_time() -> None:
-    before = closed("head_timeout")
-    async with serving(echo, keep_alive_seconds=1.5, head_seconds=0.1) as served:
-        client = await served.connect()
-        assert (await client.request()).status == 200
-        began = time.monotonic()
-        assert await read_until_closed(client) == b""
-        assert 1.4 < time.monotonic() - began < 2.6
-    assert closed("head_timeout") == before
 
 
 @pytest.mark.parametrize(
@@ -186,174 +99,6 @@ async def test_endless_trailers_and_chunk_extensions_are_rejected(tail: bytes) -
         assert await read_until_closed(client) == b""
 
 
-@pytest.mark.slow
-async def test_unread_body_has_a_deadline() -> None:
-    before = closed("body_timeout")
-    async with serving(echo, head_seconds=SHORT) as served:
-        client = await served.connect()
-        client.send(b"POST /blind HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-        assert (await client.answer()).status == 200
-
-        async def drip() -> None:
-            for _ in range(500):
-                client.send(b"x")
-                await asyncio.sleep(0.05)
-
-        dripping = asyncio.create_task(drip())
-        assert await read_until_closed(client) == b""
-        dripping.cancel()
-    assert closed("body_timeout") == before + 1
-
-
-@pytest.mark.slow
-async def test_connection_continues_after_an_unread_body() -> None:
-    async with serving(echo, head_seconds=SHORT, keep_alive_seconds=1.5) as served:
-        client = await served.connect()
-        client.send(b"POST /blind HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
-        assert (await client.answer()).status == 200
-        client.send(b"cd")
-        await asyncio.sleep(SHORT + 0.6)
-        assert (await client.request()).status == 200
-        began = time.monotonic()
-        assert await read_until_closed(client) == b""
-        assert time.monotonic() - began > 1.4
-
-
-async def test_longest_idle_connection_is_closed_for_a_new_one() -> None:
-    before = closed("evicted")
-    async with serving(echo, limit=3) as served:
-        idle = [await served.connect() for _ in range(3)]
-        for client in (idle[1], idle[0], idle[2]):
-            assert (await client.request()).status == 200
-        newcomer = await served.connect()
-        assert (await newcomer.request()).status == 200
-        assert await read_until_closed(idle[1]) == b""
-        assert (await idle[0].request()).status == 200
-        assert (await idle[2].request()).status == 200
-    assert closed("evicted") == before + 1
-
-
-@pytest.mark.slow
-async def test_silent_connections_are_closed_for_new_ones_after_a_second() -> None:
-    async with serving(echo, limit=3) as served:
-        silent = [await served.connect() for _ in range(3)]
-        await asyncio.sleep(1.1)
-        newcomer = await served.connect()
-        assert (await newcomer.request()).status == 200
-        assert await read_until_closed(silent[0]) == b""
-        assert await silent[1].is_open()
-
-
-class Gate:
-    """An application that responds after its gate opens."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.waiting = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.waiting += 1
-        await self.open.wait()
-        await echo(scope, receive, send)
-
-
-async def test_new_connection_gets_503_while_every_other_is_busy() -> None:
-    before = closed("full")
-    gate = Gate()
-    with capture_logs() as logged:
-        async with serving(gate, limit=2) as served:
-            busy = [await served.connect() for _ in range(2)]
-            for client in busy:
-                client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            while gate.waiting < 2:
-                await asyncio.sleep(0.01)
-            newcomer = await served.connect()
-            newcomer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            answer = await newcomer.answer()
-            assert await read_until_closed(newcomer) == b""
-            gate.open.set()
-            assert [(await client.answer()).status for client in busy] == [200, 200]
-    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    assert answer.headers["connection"] == "close"
-    assert answer.error["extensions"] == {"code": "UNAVAILABLE", "limit": 2}
-    assert closed("full") == before + 1
-    assert [line["reason"] for line in logged if line["event"] == "connection_closed"] == ["full"]
-
-
-@pytest.mark.slow
-async def test_flood_of_rejected_connections_is_summarized_in_the_log() -> None:
-    gate = Gate()
-    with capture_logs() as logged:
-        async with serving(gate, limit=1) as served:
-            busy = await served.connect()
-            busy.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            while gate.waiting < 1:
-                await asyncio.sleep(0.01)
-            for _ in range(300):
-                (await served.connect()).writer.close()
-            await asyncio.sleep(1.1)
-            gate.open.set()
-            assert (await busy.answer()).status == 200
-    lines = [line for line in logged if line["event"] == "connection_closed"]
-    omitted = [line["counts"] for line in logged if line["event"] == "lines_omitted"]
-    assert 20 <= len(lines) <= 100
-    assert len(lines) + sum(sum(counts.values()) for counts in omitted) == 300
-
-
-@pytest.mark.slow
-async def test_long_request_is_not_closed() -> None:
-    gate = Gate()
-    async with serving(gate, head_seconds=0.1, keep_alive_seconds=0.1) as served:
-        client = await served.connect()
-        client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nX:")
-        await asyncio.sleep(1.2)
-        gate.open.set()
-        assert (await client.answer()).status == 200
-
-
-@pytest.mark.slow
-async def test_streamed_response_is_not_closed() -> None:
-    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for number in range(8):
-            await send({"type": "http.response.body", "body": b"%d" % number, "more_body": True})
-            await asyncio.sleep(0.2)
-        await send({"type": "http.response.body", "body": b"."})
-
-    async with serving(stream, head_seconds=0.2, keep_alive_seconds=0.2) as served:
-        client = await served.connect()
-        answer = await client.request()
-    assert answer.body == b"01234567."
-
-
-class Upgraded(asyncio.Protocol):
-    """A stand-in for the protocol of a WebSocket library that echoes its input."""
-
-    def __init__(self, **_: object) -> None:
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        assert self.transport
-        self.transport.write(data)
-
-
-@pytest.mark.slow
-async def test_upgraded_connection_has_no_limits() -> None:
-    head = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-    async with serving(echo, ws=Upgraded, head_seconds=0.2, keep_alive_seconds=0.2) as served:
-        client = await served.connect()
-        client.send(head)
-        assert await client.reader.readexactly(len(head)) == head
-        await asyncio.sleep(1.2)
-        client.send(b"still here")
-        assert await client.reader.readexactly(10) == b"still here"
-        client.writer.close()
-
-
 @pytest.mark.parametrize(
     "not_http",
     [
@@ -397,17 +142,6 @@ async def test_unsupported_upgrade_is_ignored() -> None:
             b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n\r\n"
         )
         assert (await client.answer()).status == 200
-
-
-@pytest.mark.slow
-async def test_silent_connections_above_the_limit_do_not_block_clients() -> None:
-    async with serving(echo, limit=50) as served:
-        silent = [await served.connect() for _ in range(200)]
-        await asyncio.sleep(1.1)
-        client = await served.connect()
-        assert (await client.request()).status == 200
-        for one in silent:
-            one.writer.close()
 
 
 async def test_connection_with_too_many_pipelined_requests_is_closed() -> None:

@@ -9,8 +9,8 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.back_dating import MICROSECOND, advance_time
 from tests.conftest import Api, Sql
+from tests.explain.half_rollout import INSIDE, OUTSIDE, USERS
 from tests.explain.operations import explain, reason
-from tests.explain.test_reasons import INSIDE, OUTSIDE, USERS
 from tests.operations import create_segment, parse_timestamp, update_user_segments
 from tests.rollouts.graphql_client import accepted_rollout, cancel_rollout, set_rollout
 from tests.rollouts.helpers import store_users

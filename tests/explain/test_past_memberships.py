@@ -10,8 +10,8 @@ from segmentql.memberships.actors import expire_due_memberships
 from segmentql.rollouts.actors import advance_rollout
 from tests.back_dating import MICROSECOND, advance_time
 from tests.conftest import Api, Sql
+from tests.explain.half_rollout import INSIDE, start_half
 from tests.explain.operations import explain, reason, segments_as_of
-from tests.explain.test_reasons import INSIDE, start_half
 from tests.operations import make_segments, update_user_segments
 
 DAY = timedelta(days=1)

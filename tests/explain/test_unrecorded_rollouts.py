@@ -10,8 +10,8 @@ from segmentql.adapters.database import Database
 from segmentql.rollouts.actors import advance_rollout
 from tests.back_dating import MICROSECOND, advance_time
 from tests.conftest import Api, Sql
+from tests.explain.half_rollout import INSIDE, LOW, OUTSIDE, USERS, start_half
 from tests.explain.operations import explain, reason
-from tests.explain.test_reasons import INSIDE, LOW, OUTSIDE, USERS, start_half
 from tests.operations import create_segment, create_user, parse_timestamp, update_user_segments
 from tests.rollouts.graphql_client import (
     accepted_rollout,

@@ -1,4 +1,4 @@
-"""A request context on a database with sample rows."""
+"""A request context on a database with sample rows, and at least three nodes of each list."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -11,9 +11,10 @@ from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.settings import Settings
-from tests.conftest import Sql
+from tests.conftest import Api, Sql
 from tests.graphql.executor_helpers import make_context
-from tests.sample_data import SAMPLE_DATA
+from tests.operations import make_segments, update_user_segments
+from tests.sample_data import INSERT_IMPORT, SAMPLE_DATA
 
 
 @pytest.fixture
@@ -31,3 +32,31 @@ async def context(database: Database, sql: Sql, settings: Settings) -> Context:
         lambda session: start_rollout(session, segment_id=1, plan=plan, actor=NO_ACTOR)
     )
     return make_context(database, settings)
+
+
+@pytest.fixture
+async def three_of_each(api: Api, sql: Sql) -> None:
+    """Store at least three nodes of each list."""
+    await make_segments(api, "A", "AB", "AC")
+    for user_id in (1, 2, 3):
+        await update_user_segments(api, user_id, add=["A", "AB"])
+        await update_user_segments(api, user_id, remove=["A"])
+        await update_user_segments(api, user_id, add=["A"])
+    await sql.execute(
+        """
+        INSERT INTO reports (user_id, year, month, status, created_at, next_attempt_at)
+        SELECT user_id, 2024, month, 'QUEUED', '2025-01-01Z', '2025-01-01Z'
+        FROM generate_series(1, 2) AS user_id, generate_series(1, 3) AS month;
+        INSERT INTO exports (segment_id, status, as_of, cursor, gzip, created_at, next_attempt_at)
+        SELECT segment_id, 'QUEUED', '2025-01-01Z', 'chg_MDo=', false, '2025-01-01Z', '2025-01-01Z'
+        FROM generate_series(1, 2) AS segment_id, generate_series(1, 3) AS n;
+        INSERT INTO api_keys (public_id, secret_hash, name, role, created_at)
+        SELECT 'aaaaaaaaaaa' || n, sha256(n::text::bytea), 'key', 'READER', '2024-01-01Z'
+        FROM generate_series(1, 3) AS n;
+        INSERT INTO audit_log (action, target, actor, segment_id)
+        SELECT 'segment.updated', 'seg_1', 'A', 1 FROM generate_series(1, 3) AS n;
+        """
+    )
+    for _ in range(3):
+        await sql.execute(INSERT_IMPORT.format(slug="A", status="COMPLETED"))
+        await sql.execute(INSERT_IMPORT.format(slug="AB", status="VALIDATED"))

@@ -9,7 +9,7 @@ from segmentql.adapters.jobs import Message
 from segmentql.imports import attempts
 from segmentql.imports.actors import ImportContext
 from tests.audit.clients import Client, log, summary
-from tests.audit.test_entries import assert_documented
+from tests.audit.entries import assert_documented
 from tests.conftest import Api, Sql
 from tests.imports.lists import APPLY, CANCEL, START, Imports
 from tests.keys.clients import make_key

@@ -18,7 +18,7 @@ from segmentql.local import reset
 from segmentql.local.data_dir import open_data_folder
 from segmentql.local.orphans import CHILD_VARIABLE, ON_LINUX
 from segmentql.settings import child_environment
-from tests.local.test_supervisor import has_ended
+from tests.local.programs import has_ended
 
 HOLD = """
 import signal, sys, time
