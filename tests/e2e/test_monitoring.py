@@ -32,6 +32,7 @@ TOKEN = "metrics-token-of-16"
 KEY = f"sgql_firstkeyfir0_{'5e' * 32}"
 SCRAPE_SECONDS = 1
 RATE_INTERVAL = "10s"
+RANGE = "1h"
 
 pytestmark = [
     pytest.mark.e2e,
@@ -308,7 +309,9 @@ async def test_panels_and_alerts_read_data_of_a_running_service(home: Path, tmp_
             story = Events(up, client)
             await story.cause_all()
             queries = {
-                f"{name}: {panel.title}: {query}": query.replace("$__rate_interval", RATE_INTERVAL)
+                f"{name}: {panel.title}: {query}": query.replace(
+                    "$__rate_interval", RATE_INTERVAL
+                ).replace("$__range", RANGE)
                 for name, (_, panels) in BUILD.DASHBOARDS.items()
                 for panel in panels
                 for query, _ in panel.queries
