@@ -15,8 +15,8 @@ from segmentql.errors import TimedOut, Unresponsive
 from segmentql.settings import Settings
 from tests.adapters.database_helpers import idle_backend, opened, ping, store, stored
 from tests.conftest import Sql, until
-from tests.timeline import make_users
 from tests.pooler import NEEDS_OWN_TIMEOUT
+from tests.timeline import make_users
 
 
 @NEEDS_OWN_TIMEOUT

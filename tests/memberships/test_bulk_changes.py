@@ -20,10 +20,10 @@ from tests.operations import (
     update_segment_members,
     update_user_segments,
 )
+from tests.pooler import NEEDS_DIRECT_SESSION
 from tests.rollouts.graphql_client import set_rollout
 from tests.timeline import add_members as insert_members
 from tests.timeline import history_inconsistencies, make_segment
-from tests.pooler import NEEDS_DIRECT_SESSION
 
 ADA = Actor("ada", "adaadaadaada")
 IMPORT = {"actor": ADA, "import_id": 77}
