@@ -61,7 +61,8 @@ class EffectMonitor:
             if is_rejected(response.status_code, answer):
                 self.rejected += 1
                 if self._rows != before:
-                    raise Harm(f"rejected, but rows were changed: {response.text[:500]}")
+                    tables = [name for name, rows in before.items() if rows != self._rows[name]]
+                    raise Harm(f"rejected, but {tables} changed: {response.text[:500]}")
             elif self._rows != before:
                 self.changes += 1
         except httpx.LocalProtocolError:
