@@ -67,7 +67,7 @@ class EffectMonitor:
                 if self._rows != before:
                     tables = {name for name, rows in before.items() if rows != self._rows[name]}
                     if not (b"changes" in sent.body and tables <= TABLES_WITH_LEAVES):
-                        raise Harm(f"rejected, but {tables} changed: {response.text[:500]}")
+                        raise Harm(f"rejected, but rows of {tables} changed: {response.text[:500]}")
             elif self._rows != before:
                 self.changes += 1
         except httpx.LocalProtocolError:
