@@ -44,14 +44,14 @@ async def test_rejected_request_that_changes_a_row_is_harm(
 ) -> None:
     await monitor.send(REFUSED)
     await sql.execute("INSERT INTO users VALUES (77, '2024-01-01Z')")
-    with pytest.raises(Harm, match="rejected, but rows of {.users.} changed"):
+    with pytest.raises(Harm, match="rejected, but rows of"):
         await monitor.send(REFUSED)
 
 
 async def test_query_that_changes_a_row_is_harm(monitor: EffectMonitor, sql: Sql) -> None:
     await monitor.send(SEGMENT)
     await sql.execute("INSERT INTO users VALUES (77, '2024-01-01Z')")
-    with pytest.raises(Harm, match="rejected, but rows of {.users.} changed"):
+    with pytest.raises(Harm, match="rejected, but rows of"):
         await monitor.send(SEGMENT)
 
 
