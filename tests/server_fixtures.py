@@ -17,12 +17,20 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from segmentql.adapters import migrations
+from segmentql.adapters import connections, migrations
 from segmentql.adapters.s3 import S3
 from segmentql.adapters.storage import Storage
 from segmentql.local import LocalServers, local_servers
 from segmentql.settings import Settings
-from tests.conftest import READS_REPLICA, RunWorker, Sql, environment, make_database, until
+from tests.conftest import (
+    PATIENCE_SECONDS,
+    READS_REPLICA,
+    RunWorker,
+    Sql,
+    environment,
+    make_database,
+    until,
+)
 from tests.pooler import IS_POOLED, pooled
 from tests.replication import REMOTE_APPLY, commit_synchronously, standby_of, with_replica
 
@@ -30,6 +38,12 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
 FAST_NOT_SAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture
+def long_connection_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let services wait longer for a connection, which takes seconds on a busy machine."""
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,10 @@ from segmentql.errors import TimedOut, Unavailable
 from segmentql.settings import Settings
 from tests.adapters.database_helpers import opened, ping
 from tests.conftest import Sql, until
+from tests.pooler import NEEDS_OWN_TIMEOUT
 
 
+@NEEDS_OWN_TIMEOUT
 async def test_connections_return_to_the_pool_after_every_error(
     sql: Sql, settings: Settings
 ) -> None:

@@ -15,9 +15,11 @@ from segmentql.errors import TimedOut, Unresponsive
 from segmentql.settings import Settings
 from tests.adapters.database_helpers import idle_backend, opened, ping, store, stored
 from tests.conftest import Sql, until
+from tests.pooler import NEEDS_OWN_TIMEOUT
 from tests.timeline import make_users
 
 
+@NEEDS_OWN_TIMEOUT
 async def test_statement_timeout_rolls_back(sql: Sql, settings: Settings) -> None:
     database = opened(settings, statement_timeout_seconds=0.1)
     attempts = 0
@@ -51,6 +53,7 @@ async def test_lock_timeout_is_reported(sql: Sql, database: Database) -> None:
             await database.transaction(work)
 
 
+@NEEDS_OWN_TIMEOUT
 async def test_every_connection_has_the_configured_limits(settings: Settings, sql: Sql) -> None:
     database = opened(settings, statement_timeout_seconds=3.5)
     names = (
@@ -66,6 +69,7 @@ async def test_every_connection_has_the_configured_limits(settings: Settings, sq
     await database.dispose()
 
 
+@NEEDS_OWN_TIMEOUT
 async def test_long_reads_use_separate_limits_and_connections(sql: Sql, settings: Settings) -> None:
     database = opened(settings, database_pool_size=1, statement_timeout_seconds=0.1)
 

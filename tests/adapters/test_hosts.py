@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from segmentql.adapters.connections import make_engine
 from segmentql.database_url import check_database_url
 from segmentql.settings import Settings
+from tests.pooler import NEEDS_DIRECT_SESSION
 
 SECONDS = 6
 """The timeout of a connection. Each of the two hosts has half of it."""
@@ -65,6 +66,7 @@ async def test_host_that_hangs_is_skipped_and_tried_last_from_then_on(settings: 
         assert len(accepted) == 1
 
 
+@NEEDS_DIRECT_SESSION
 async def test_wrong_password_is_reported_and_not_hidden_by_the_next_host(
     settings: Settings,
 ) -> None:

@@ -19,6 +19,7 @@ from tests.adapters.database_helpers import (
     terminate,
 )
 from tests.conftest import Sql, until
+from tests.pooler import NEEDS_DIRECT_SESSION
 
 
 async def test_read_recovers_from_a_dead_pooled_connection(sql: Sql, database: Database) -> None:
@@ -36,6 +37,7 @@ async def test_transaction_recovers_from_a_dead_pooled_connection(
     assert await stored(sql) == [7]
 
 
+@NEEDS_DIRECT_SESSION
 async def test_read_session_translates_the_error(sql: Sql, database: Database) -> None:
     await terminate(sql, await idle_backend(database))
     with pytest.raises(Unavailable):
@@ -43,6 +45,7 @@ async def test_read_session_translates_the_error(sql: Sql, database: Database) -
             await ping(session)
 
 
+@NEEDS_DIRECT_SESSION
 async def test_read_that_loses_two_connections_is_unavailable(sql: Sql, database: Database) -> None:
     reads = 0
 

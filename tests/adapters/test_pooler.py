@@ -20,7 +20,7 @@ from segmentql.local import LocalServers, with_database
 from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
-from tests.conftest import environment, make_database, serving
+from tests.conftest import PATIENCE_SECONDS, environment, make_database, serving
 from tests.operations import CREATE_USER, UPDATE_USER_SEGMENTS, make_segments
 from tests.pooler import SERVER_CONNECTIONS, behind_pooler, pgbouncer
 
@@ -233,7 +233,7 @@ async def test_slow_read_is_cancelled_by_the_client(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND state = 'active' AND pid <> pg_backend_pid()"
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):  # the statement sleeps longer
             while await superuser.fetchval(active):
                 await asyncio.sleep(0.02)
         await superuser.close()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -87,6 +88,37 @@ async def test_second_signal_ends_serve_before_its_requests(
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+
+
+async def test_kill_of_the_managing_process_ends_the_others(
+    settings: Settings, sql: Sql, tmp_path: Path
+) -> None:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "serve", "--port", str(port), "--workers", "2"),
+        cwd=tmp_path,
+        env=environment(settings, SEGMENTQL_DRAIN_SECONDS="60"),
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    async def all_have_ended() -> bool:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    try:
+        await until(lambda: _responds(port))
+        process.kill()
+        await process.wait()
+        await until(all_have_ended)
+    finally:
+        if not await all_have_ended():
+            os.killpg(process.pid, signal.SIGKILL)
+    with socket.create_server(("127.0.0.1", port)):  # a restart can listen on the port
+        pass
 
 
 async def test_sigterm_ends_worker_with_0(run_worker: RunWorker) -> None:

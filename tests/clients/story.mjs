@@ -54,6 +54,8 @@ export async function runStory(execute, { year, month }) {
     await new Promise((resume) => setTimeout(resume, 100));
     ({ segment } = await must('storyRolloutQuery', { slug: 'STORY_ALL' }));
   } while (segment.rollout.status !== 'COMPLETED');
+  // The last query may have read the members before the status.
+  ({ segment } = await must('storyRolloutQuery', { slug: 'STORY_ALL' }));
   results.rollout = [segment.rollout.percent, segment.memberCount];
 
   const { errors } = await execute('storyBadQuery', {});

@@ -14,11 +14,15 @@ import httpx
 import pytest
 from playwright.async_api import Browser
 
+from segmentql.adapters.database import Database
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import Sql, environment, until
 from tests.e2e.browser import open_browser
+from tests.e2e.proxies import Proxy
 from tests.e2e.up import nothing_runs
+from tests.keys.clients import make_key
+from tests.timeline import make_segment
 
 
 @pytest.fixture
@@ -46,6 +50,15 @@ class Serving:
 async def browser() -> AsyncIterator[Browser]:
     async with open_browser() as browser:
         yield browser
+
+
+@pytest.fixture
+async def client(proxy: Proxy, database: Database, sql: Sql) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client of the proxy with the key of an ADMIN, on empty tables with a segment."""
+    key = await make_key(database, "ADMIN")
+    await make_segment(sql, "A")
+    async with proxy.client(key.token) as client:
+        yield client
 
 
 RunServe: TypeAlias = Callable[..., AbstractAsyncContextManager[Serving]]

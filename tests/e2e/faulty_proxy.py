@@ -20,6 +20,15 @@ OUTCOME_UNKNOWN: Final[dict[str, Any]] = {
         }
     ],
 }
+TOO_LARGE: Final[dict[str, Any]] = {
+    "data": None,
+    "errors": [
+        {
+            "message": "The response is too large.",
+            "extensions": {"code": "LIMIT_EXCEEDED", "outcomeUnknown": True},
+        }
+    ],
+}
 FUTURE_EVENT: Final = {
     "__typename": "SegmentEvent",
     "cursor": "chg_x",
@@ -34,6 +43,7 @@ class Fault(enum.Enum):
     BUSY = "the response is 503 with Retry-After, and the service does not get the request"
     HANG = "there is no response, and the service does not get the request"
     UNKNOWN = "the service executes it, and the response says that the outcome is unknown"
+    TOO_LARGE = "the service executes it, and the response says that the result is too large"
 
 
 class FaultyProxy:
@@ -102,7 +112,8 @@ class FaultyProxy:
         )
         if fault is Fault.DROP:
             return b""
-        result = OUTCOME_UNKNOWN if fault is Fault.UNKNOWN else response.json()
+        replaced = {Fault.UNKNOWN: OUTCOME_UNKNOWN, Fault.TOO_LARGE: TOO_LARGE}
+        result = replaced[fault] if fault in replaced else response.json()
         if self.adds_future_events and (changes := (result.get("data") or {}).get("changes")):
             changes["events"].insert(0, FUTURE_EVENT)
         return http_response(response.status_code, result)

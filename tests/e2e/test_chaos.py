@@ -73,7 +73,9 @@ class Killer:
     async def kill(self) -> None:
         """Kill one or two of the processes."""
         allowed = [name for name in NAMES if self._may_die(name)]
-        for name in self._random.sample([*allowed, BACKEND], self._random.randint(1, 2)):
+        for name in self._random.sample(
+            [*allowed, BACKEND], self._random.randint(1, min(2, len(allowed) + 1))
+        ):
             self._counts.kills[name] = self._counts.kills.get(name, 0) + 1
             if name == BACKEND:
                 self._kill_backend()

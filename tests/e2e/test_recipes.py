@@ -151,6 +151,25 @@ async def test_typescript_query_has_a_time_limit(typescript: Build, service: Ser
     await check_time_limit(typescript, "out/recipe.js", service)
 
 
+async def check_no_retry(build: Build, program: str, service: Service) -> None:
+    """Check that a program does not repeat a mutation after an error that remains."""
+    service.proxy.faults = {"createUser": [Fault.TOO_LARGE]}
+    await service.connect(build).run(program, "the key", *service.month, expect_failure=True)
+    assert service.proxy.attempts["createUser"] == 1
+
+
+async def test_python_recipe_does_not_repeat_a_permanent_error(
+    python: Build, service: Service
+) -> None:
+    await check_no_retry(python, "recipe.py", service)
+
+
+async def test_typescript_recipe_does_not_repeat_a_permanent_error(
+    typescript: Build, service: Service
+) -> None:
+    await check_no_retry(typescript, "out/recipe.js", service)
+
+
 @pytest.mark.parametrize("program", ["recipe_gql.py", "recipe_httpx.py"])
 async def test_python_recipes_without_generated_types(
     python: Build, service: Service, sql: Sql, program: str

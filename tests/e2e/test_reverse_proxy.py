@@ -11,13 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from segmentql.adapters.database import Database
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql, until
 from tests.e2e.proxies import ApiProcess, Proxy, running_proxy
 from tests.e2e.up import READY_SECONDS
 from tests.graphql.websocket_client import opened
-from tests.keys.clients import make_key
 from tests.timeline import make_segment
 
 pytestmark = pytest.mark.e2e
@@ -39,13 +37,19 @@ JOIN = {
 async def proxy(
     request: pytest.FixtureRequest, apis: list[ApiProcess], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Proxy]:
-    """Run a proxy. The times for idle connections are shorter than in its file."""
+    """Run a proxy.
+
+    The times for idle connections are shorter than in its file. The limit of requests without a key
+    allows the same burst, but then one request in a minute, so that a slow client reaches it, too.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     line = "keepalive_timeout {}s;" if request.param == "nginx" else "keepalive {}s"
-    change = (line.format(60), line.format(PROXY_KEEP_ALIVE_SECONDS))
+    changes = [(line.format(60), line.format(PROXY_KEEP_ALIVE_SECONDS))]
+    if request.param == "nginx":
+        changes.append(("rate=20r/s", "rate=1r/m"))
     first, second = apis
     async with running_proxy(
-        request.param, folder, (first.address, second.address), change
+        request.param, folder, (first.address, second.address), *changes
     ) as proxy:
         yield proxy
 
@@ -66,15 +70,6 @@ async def apis(
             stack.push_async_callback(process.stop)
         await asyncio.gather(*(process.start() for process in processes))
         yield processes
-
-
-@pytest.fixture
-async def client(proxy: Proxy, database: Database, sql: Sql) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of the proxy with the key of an ADMIN, on empty tables with a segment."""
-    key = await make_key(database, "ADMIN")
-    await make_segment(sql, "A")
-    async with proxy.client(key.token) as client:
-        yield client
 
 
 async def test_request_has_one_id_for_client_proxy_and_service(

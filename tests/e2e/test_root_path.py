@@ -8,14 +8,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from segmentql.adapters.database import Database
 from segmentql.adapters.pages import STATIC
 from segmentql.settings import Settings
-from tests.conftest import Sql, environment
+from tests.conftest import environment
 from tests.e2e.proxies import ROOT_PATH, ApiProcess, Proxy, documented_changes, running_proxy
 from tests.graphql.websocket_client import opened
-from tests.keys.clients import make_key
-from tests.timeline import make_segment
 
 pytestmark = pytest.mark.e2e
 
@@ -56,15 +53,6 @@ async def proxy(
         name, folder, (server.address, server.address), *changes, ready_path=f"{ROOT_PATH}/readyz"
     ) as proxy:
         yield proxy
-
-
-@pytest.fixture
-async def client(proxy: Proxy, database: Database, sql: Sql) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of the proxy with the key of an ADMIN, on empty tables with a segment."""
-    key = await make_key(database, "ADMIN")
-    await make_segment(sql, "A")
-    async with proxy.client(key.token) as client:
-        yield client
 
 
 async def test_api_is_below_the_path(client: httpx.AsyncClient) -> None:

@@ -9,6 +9,7 @@ import pytest
 from segmentql.adapters.database import Database
 from segmentql.local.ports import free_port
 from segmentql.memberships.service import update_user_segments
+from segmentql.principal import NO_ACTOR
 from tests.clients.node import running_node
 from tests.conftest import Sql
 from tests.e2e.conftest import RunServe
@@ -36,7 +37,9 @@ async def test_client_sees_each_change_once_through_restarts(
     async def write() -> None:
         for user_id in range(1, CHANGES + 1):
             await may_write.acquire()
-            add = partial(update_user_segments, user_id=user_id, add=["A"], remove=[])
+            add = partial(
+                update_user_segments, user_id=user_id, add=["A"], remove=[], actor=NO_ACTOR
+            )
             await database.transaction(add)
 
     async def read(process: asyncio.subprocess.Process) -> None:

@@ -248,11 +248,8 @@ async def test_wrong_setting_stops_the_start(home: Path) -> None:
         home,
         SEGMENTQL_LOG_LEVEL="loud",
         SEGMENTQL_WORKER_THREADS="none",
-        SEGMENTQL_S3_ENDPOINT_URL="http://127.0.0.1:1",
     ) as up:
         assert await up.wait_for_exit() == 1
-        assert "SEGMENTQL_S3_ACCESS_KEY is not set" in up.output
-        assert "SEGMENTQL_S3_SECRET_KEY is not set" in up.output
         assert "SEGMENTQL_LOG_LEVEL" in up.output
         assert "SEGMENTQL_WORKER_THREADS" in up.output
         assert not (up.data / "postgres" / "data").exists()

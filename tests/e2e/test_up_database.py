@@ -19,7 +19,13 @@ def environment_of(pid: int | None) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_owner_url_is_private_and_newer_schema_is_rejected(
+async def execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
+
+
+async def test_owner_url_is_private_and_unsupported_schema_is_rejected(
     home: Path,
 ) -> None:
     async with running(home) as up:
@@ -32,9 +38,12 @@ async def test_owner_url_is_private_and_newer_schema_is_rejected(
             assert "segmentql_owner" not in str(environment)
         port = environment_of(up.pid_of("api"))["SEGMENTQL_DATABASE_URL"].split(":")[-1]
         owner = secrets.split('"owner": "')[1].split('"')[0]
-        connection = await asyncpg.connect(f"postgresql://segmentql_owner:{owner}@127.0.0.1:{port}")
-        await connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        await connection.close()
+        url = f"postgresql://segmentql_owner:{owner}@127.0.0.1:{port}"
+        await execute(url, "UPDATE alembic_version SET version_num = '9999'")
+        assert await up.stop() == 0
+    async with running(home) as up:  # the schema supports this version
+        await up.wait_for_output("ready after")
+        await execute(url, "UPDATE schema_compatibility SET oldest_revision = '9999'")
         assert await up.stop() == 0
     async with running(home) as up:
         assert await up.wait_for_exit() == 1

@@ -97,3 +97,17 @@ async def test_gateway_may_send_texts_although_documents_are_trusted(
         document_id = f"sha256:{hashlib.sha256(SERVICE.encode()).hexdigest()}"
         unknown = (await api.http.post("/federation", json={"documentId": document_id})).json()
         assert unknown["errors"][0]["extensions"]["code"] == "DOCUMENT_NOT_FOUND"
+
+
+async def test_schema_is_sent_to_gateways_with_introspection_off(
+    settings: Settings, subgraph: SubgraphApi
+) -> None:
+    query = "{ _service { sdl } }"
+    sdl = (await subgraph.body(query))["data"]["_service"]["sdl"]
+    assert 'type User @key(fields: "id")' in sdl
+    changes = {"federation": "on", "introspection": "off"}
+    async with serving(settings.model_copy(update=changes)) as api:
+        closed = SubgraphApi(api.http)
+        assert await closed.body(query) == {"data": {"_service": {"sdl": sdl}}}
+        rejected = await closed.body("{ __schema { queryType { name } } }")
+        assert "introspection has been disabled" in str(rejected["errors"])

@@ -46,10 +46,10 @@ async def test_wait_ends_with_the_first_matching_event(
 async def test_wait_without_events_ends_with_the_time_and_an_advanced_cursor(
     feed_api: Api, sql: Sql, segment_id: int
 ) -> None:
-    """The wait takes a second."""
+    """The wait takes three seconds, in which a busy machine commits the change."""
     before = await changes(feed_api)
     waiting = asyncio.create_task(
-        changes(feed_api, after=before["cursor"], wait=1, filter={"userIds": ["2"]})
+        changes(feed_api, after=before["cursor"], wait=3, filter={"userIds": ["2"]})
     )
     await join(sql, 1, segment_id)
     batch = await waiting
@@ -73,11 +73,11 @@ async def test_wait_holds_no_connection_and_no_time_of_the_request(
     settings: Settings, sql: Sql, segment_id: int
 ) -> None:
     """The wait is longer than the time limit, and the pool has one connection."""
-    small = settings.model_copy(update={"request_timeout_seconds": 2, "database_pool_size": 1})
+    small = settings.model_copy(update={"request_timeout_seconds": 5, "database_pool_size": 1})
     async with serving(small) as api:
         waiting = [await begin_wait(api) for _ in range(3)]
         for _ in range(3):
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(1.8)
             await api("{ users { nodes { id } } }")
         await join(sql, 1, segment_id)
         for batch in await asyncio.gather(*waiting):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import httpx
 
@@ -21,6 +21,10 @@ Answer: TypeAlias = Mapping[str, Any]
 
 class Harm(AssertionError):
     """The error of a request with a forbidden effect."""
+
+
+TABLES_WITH_LEAVES: Final = {"memberships", "history", "segments"}
+"""What `changes` changes, although it is a query: it first records the leaves that are due."""
 
 
 class EffectMonitor:
@@ -61,7 +65,9 @@ class EffectMonitor:
             if is_rejected(response.status_code, answer):
                 self.rejected += 1
                 if self._rows != before:
-                    raise Harm(f"rejected, but rows were changed: {response.text[:500]}")
+                    tables = {name for name, rows in before.items() if rows != self._rows[name]}
+                    if not (b"changes" in sent.body and tables <= TABLES_WITH_LEAVES):
+                        raise Harm(f"rejected, but {tables} changed: {response.text[:500]}")
             elif self._rows != before:
                 self.changes += 1
         except httpx.LocalProtocolError:

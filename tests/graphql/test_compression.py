@@ -13,9 +13,9 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from segmentql.adapters.content_encoding import ContentEncoding
 from segmentql.adapters.database import Database
 from segmentql.graphql.http.compression import INLINE_BYTES, MIN_BYTES, ResponseCompressor
-from segmentql.graphql.http.content_encoding import ContentEncoding
 from segmentql.graphql.http.media_types import JSON
 from segmentql.graphql.http.response_sender import ResponseSender
 from segmentql.graphql.http.responses import PreparedResponse

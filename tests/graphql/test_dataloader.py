@@ -8,14 +8,21 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from segmentql.adapters.connections import LOCK_SECONDS
+from segmentql.adapters import connections
 from segmentql.adapters.database import Database
 from segmentql.adapters.sessions import ReadSession
 from segmentql.errors import Unavailable
 from segmentql.graphql.types.dataloader import Loader, LoaderRegistry
 from segmentql.local import LocalServers
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql, needs_reads_of_the_primary, recorded_statements, until
+from tests.conftest import (
+    PATIENCE_SECONDS,
+    Api,
+    Sql,
+    needs_reads_of_the_primary,
+    recorded_statements,
+    until,
+)
 
 _STORED = text(
     """
@@ -62,6 +69,25 @@ class WaitsForLock(Loader[int, int]):
 
     def on_missing(self, key: int) -> int:
         raise AssertionError
+
+
+async def no_batch_runs() -> bool:
+    return WaitsForLock.under_way == []
+
+
+@pytest.fixture
+async def database(
+    settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Database]:
+    """Open a database whose timeouts are longer than `until` waits.
+
+    A statement that ends before is cancelled by its loader, and not by a timeout.
+    """
+    monkeypatch.setattr(connections, "LOCK_SECONDS", 4 * PATIENCE_SECONDS)
+    patient = settings.model_copy(update={"statement_timeout_seconds": 4 * PATIENCE_SECONDS})
+    opened = Database(patient, name="tests", publish=lambda _: None)
+    yield opened
+    await opened.dispose()
 
 
 @pytest.fixture
@@ -226,12 +252,8 @@ async def test_statement_without_waiters_is_cancelled(
     await until(lock_waiters(lock_holder, 1))
     for future in futures:
         future.cancel()
-    await until(lock_waiters(lock_holder, 0), seconds=LOCK_SECONDS - 1)
-
-    async def has_ended() -> bool:
-        return WaitsForLock.under_way == []
-
-    await until(has_ended)
+    await until(lock_waiters(lock_holder, 0))
+    await until(no_batch_runs)
     await lock_holder.execute("SELECT pg_advisory_unlock(1)")
     assert await loader.load(1) == 1
 
@@ -314,8 +336,8 @@ async def test_load_many_statement_without_waiters_is_cancelled(
     await until(lock_waiters(lock_holder, 1))
     many.cancel()
     other.cancel()
-    await until(lock_waiters(lock_holder, 0), seconds=LOCK_SECONDS - 1)
-    assert WaitsForLock.under_way == []
+    await until(lock_waiters(lock_holder, 0))
+    await until(no_batch_runs)
     loader.load_many([4, 5]).cancel()
     await lock_holder.execute("SELECT pg_advisory_unlock(1)")
     assert await loader.load_many([1]) == [1]

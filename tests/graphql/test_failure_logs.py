@@ -15,6 +15,8 @@ from segmentql.settings import Settings
 from tests.conftest import Api, Sql, needs_reads_of_the_primary, serving
 from tests.graphql.test_deadlines import locked
 
+pytestmark = pytest.mark.usefixtures("long_connection_timeout")
+
 USER = "query Which { user(id: 7) { id } }"
 MUTATION_COST = "mutation { createUser(input: {}) { user { id } } }"
 ADD = """

@@ -16,6 +16,7 @@ from segmentql.settings import Settings
 from tests.back_dating import HOUR, NOON, all_rows, delete_segment_at, insert_membership
 from tests.conftest import Api, Sql, serving, suspended, without_cost
 from tests.operations import UPDATE_USER_SEGMENTS, make_segments, update_user_segments
+from tests.readiness import expect_readiness
 
 
 @asynccontextmanager
@@ -190,16 +191,12 @@ def ready(settings: Settings, **changes: str) -> dict[str, str]:
 
 
 async def test_service_is_ready_with_the_database(api: Api, settings: Settings) -> None:
-    response = await api.http.get("/readyz")
-    assert response.status_code == 200
-    assert response.json() == ready(settings)
+    await expect_readiness(api, 200, ready(settings))
 
 
 async def test_service_is_not_ready_without_the_database(servers: LocalServers, sql: Sql) -> None:
     async with serving(servers.settings("nowhere")) as api:
-        response = await api.http.get("/readyz")
-        assert response.status_code == 503
-        assert response.json() == {"database": "unavailable", "redis": "ok", "store": "ok"}
+        await expect_readiness(api, 503, {"database": "unavailable", "redis": "ok", "store": "ok"})
         error = await api.error("{ user(id: 7) { id } }")
     assert error["extensions"] == {"code": "UNAVAILABLE"}
     assert "nowhere" not in error["message"]
@@ -208,9 +205,7 @@ async def test_service_is_not_ready_without_the_database(servers: LocalServers, 
 async def test_service_without_redis_is_ready_but_degraded(settings: Settings, sql: Sql) -> None:
     settings_without_server = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     async with serving(settings_without_server) as api:
-        response = await api.http.get("/readyz")
-        assert response.status_code == 200
-        assert response.json() == ready(settings, redis="degraded")
+        await expect_readiness(api, 200, ready(settings, redis="degraded"))
         await make_segments(api, "A")
         payload = await update_user_segments(api, 7, add=["A"], ttlSeconds=1)
     assert payload["errors"] == []
@@ -223,14 +218,12 @@ async def test_service_without_the_store_is_ready_but_degraded(
     degraded = ready(settings, store="degraded")
     settings_without_server = settings.model_copy(update={"s3_endpoint_url": "http://127.0.0.1:1"})
     async with serving(settings_without_server) as api:
-        response = await api.http.get("/readyz")
-        assert (response.status_code, response.json()) == (200, degraded)
+        await expect_readiness(api, 200, degraded)
         await make_segments(api, "A")
     async with serving(settings) as api:
         with suspended(servers.store):
-            response = await api.http.get("/readyz")
-        assert (response.status_code, response.json()) == (200, degraded)
-        assert (await api.http.get("/readyz")).json()["store"] == "ok"
+            await expect_readiness(api, 200, degraded)
+        await expect_readiness(api, 200, ready(settings))
 
 
 async def test_unknown_paths_are_not_found(api: Api) -> None:

@@ -17,7 +17,7 @@ from segmentql.graphql.execution.request import Request
 from segmentql.principal import Principal
 from segmentql.settings import Settings
 from segmentql.tables import Role
-from tests.conftest import Sql, recorded_statements
+from tests.conftest import Sql, recorded_statements, until
 from tests.graphql.executor_helpers import (
     COMPILING_EXECUTOR,
     CORE,
@@ -188,6 +188,10 @@ async def test_forbidden_mutation_is_rejected_without_a_transaction(
     assert not statements
 
 
+async def waits_for_lock(sql: Sql) -> bool:
+    return bool(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
 async def test_cancelling_a_mutation_cancels_its_statement(
     context: Context,
     sql: Sql,
@@ -197,7 +201,7 @@ async def test_cancelling_a_mutation_cancels_its_statement(
         task = asyncio.create_task(
             COMPILING_EXECUTOR.execute(Request(ADD % "id"), context, queries_only=False)
         )
-        await asyncio.sleep(0.2)
+        await until(lambda: waits_for_lock(sql))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -1,9 +1,12 @@
 """An object store that cannot be used is `UNAVAILABLE`, and not a fault of the service."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from segmentql.adapters.s3 import S3
+from segmentql.errors import StoreUnavailable
 from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving
 from tests.imports.lists import CREATE, START
@@ -50,6 +53,52 @@ async def test_import_without_credentials_for_its_link_is_not_created(
     assert error["message"] == "The object store is unavailable; nothing was changed."
     assert error["extensions"] == {"code": "UNAVAILABLE"}
     assert await sql.fetchval("SELECT count(*) FROM imports") == 0
+
+
+async def test_import_is_not_created_if_credentials_vanish_after_their_check(
+    api: Api, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The credentials vanish between the check and the signature of the upload link."""
+    await make_segments(api, "a")
+
+    async def find_no_credentials(_: S3) -> None:
+        raise StoreUnavailable("there are no credentials")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3, "signer", find_no_credentials)
+        response = await api.http.post(
+            "/graphql",
+            json={"query": CREATE, "variables": {"input": UPLOAD}},
+            headers={"idempotency-key": "a key"},
+        )
+    (error,) = response.json()["errors"]
+    assert error["message"] == "The object store is unavailable; nothing was changed."
+    assert await sql.fetchval("SELECT count(*) FROM imports") == 0
+    assert await sql.fetchval("SELECT count(*) FROM idempotency_keys") == 0
+    assert (await api(CREATE, input=UPLOAD))["createImport"]["upload"]["method"] == "PUT"
+
+
+INVALID: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("createImport", {**UPLOAD, "slug": "a b"}, ["slug"]),
+    ("createImport", {**UPLOAD, "slug": "unknown"}, ["slug"]),
+    ("startImport", {"id": "1"}, ["id"]),
+    ("createReport", {"userId": 1, "year": 2024, "month": 13}, ["month"]),
+    ("createExport", {"slug": "unknown"}, ["slug"]),
+]
+
+
+@pytest.mark.usefixtures("sql")
+@pytest.mark.parametrize(("field", "values", "path"), INVALID)
+async def test_invalid_input_is_rejected_without_credentials(
+    keyless: Settings, field: str, values: dict[str, Any], path: list[str]
+) -> None:
+    input_type = f"{field[0].upper()}{field[1:]}Input"
+    query = (
+        f"mutation M($input: {input_type}!) {{ {field}(input: $input) {{ errors {{ path }} }} }}"
+    )
+    async with serving(keyless) as api:
+        body = await api.body(query, input=values)
+    assert body["data"] == {field: {"errors": [{"path": path}]}}, body
 
 
 @pytest.mark.slow  # the store is tried three times, with pauses

@@ -13,6 +13,8 @@ from segmentql.settings import Settings
 from tests.conftest import Api, Sql, serving, until, without_cost
 from tests.idempotency.cases import Case, is_unavailable, send_with_key
 
+pytestmark = pytest.mark.usefixtures("long_connection_timeout")
+
 RENAME = Case("updateSegment", {"slug": "A", "name": "new"}, "segment { id name version }")
 RENAMED = {"segment": {"id": "seg_1", "name": "new", "version": 2}, "errors": []}
 CONCURRENT_CALLS = 50

@@ -183,12 +183,12 @@ async def test_store_leaves_no_temporary_files(
         return [path for port in ports for path in folder.glob(f"seaweedfs-*-{port}.sock")]
 
     async def has_every_socket() -> bool:
-        return len(temporary_files()) == 5
+        return len(temporary_files()) >= 5  # more, if a killed store had the same port
 
     # The admin server starts after the store is ready.
     await until(has_every_socket)
     await running.store.kill()
-    assert len(temporary_files()) == 5
+    assert await has_every_socket()
     await running.store.start()
     await running.store.stop()
     assert temporary_files() == []

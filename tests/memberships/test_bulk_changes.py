@@ -20,6 +20,7 @@ from tests.operations import (
     update_segment_members,
     update_user_segments,
 )
+from tests.pooler import NEEDS_DIRECT_SESSION
 from tests.rollouts.graphql_client import set_rollout
 from tests.timeline import add_members as insert_members
 from tests.timeline import history_inconsistencies, make_segment
@@ -166,6 +167,7 @@ async def test_users_are_locked_stored_and_found(sql: Sql, database: Database, a
     ]
 
 
+@NEEDS_DIRECT_SESSION
 async def test_changes_scan_no_whole_table(sql: Sql, database: Database) -> None:
     """Plans are cached, and a plan for an empty table would be used while the table grows.
 

@@ -22,6 +22,8 @@ from tests.ofrep.client import (
 )
 from tests.operations import delete_segment, make_segments
 
+pytestmark = pytest.mark.usefixtures("long_connection_timeout")
+
 
 async def flags_of(api: Api, targeting_key: str = "1") -> list[dict[str, Any]]:
     response = await evaluate(api, None, targeting_key)

@@ -1,12 +1,19 @@
-"""Fixtures for tests of rejected rollouts."""
+"""Fixtures for tests of rollouts."""
 
 import pytest
 
 from segmentql.adapters.database import Database
+from segmentql.rollouts import actors
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment
 from tests.rollouts.helpers import store_users
+
+
+@pytest.fixture(autouse=True)
+def long_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one call of `advance_rollout` finish a pass on a slow machine, too."""
+    monkeypatch.setattr(actors, "MAX_RUN_SECONDS", 300)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 RETRYABLE_STATUS = {429, 502, 503, 504}
+RETRYABLE_CODES = {"UNAVAILABLE", "TIMEOUT"}
 
 
 class RetryTransport(httpx.AsyncBaseTransport):
@@ -62,5 +63,4 @@ def _is_retryable(response: httpx.Response) -> bool:
     if not is_json or b'"errors"' not in response.content:
         return False
     errors: list[dict[str, Any]] = response.json().get("errors") or []
-    extensions = [error.get("extensions", {}) for error in errors]
-    return any(e.get("code") == "UNAVAILABLE" or e.get("outcomeUnknown") for e in extensions)
+    return any(error.get("extensions", {}).get("code") in RETRYABLE_CODES for error in errors)

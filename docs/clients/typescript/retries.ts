@@ -6,6 +6,7 @@ export interface Limits {
 }
 
 const RETRYABLE_STATUS = [429, 502, 503, 504];
+const RETRYABLE_CODES = ["UNAVAILABLE", "TIMEOUT"];
 
 /** Returns a `fetch` that repeats queries, and mutations with an `Idempotency-Key`. */
 export function retryingFetch(defaults: Limits): typeof fetch {
@@ -42,8 +43,7 @@ function isRetryable(response: Response, body: string): boolean {
   if (!body.includes('"errors"')) return false;
   const isJson = response.headers.get("content-type")?.includes("json") ?? false;
   const { errors } = isJson ? JSON.parse(body) : {};
-  return (errors ?? []).some(
-    ({ extensions }: { extensions?: { code?: string; outcomeUnknown?: boolean } }) =>
-      extensions?.code === "UNAVAILABLE" || extensions?.outcomeUnknown,
+  return (errors ?? []).some(({ extensions }: { extensions?: { code?: string } }) =>
+    RETRYABLE_CODES.includes(extensions?.code ?? ""),
   );
 }

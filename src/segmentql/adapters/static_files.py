@@ -6,7 +6,6 @@ the build writes a `.gz` file next to each file that gzip makes smaller.
 
 import os
 import stat
-from collections.abc import Sequence
 from mimetypes import guess_type
 from pathlib import PurePath
 from typing import Final
@@ -15,6 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
+
+from segmentql.adapters.content_encoding import ContentEncoding, negotiate_encoding
 
 GZIP_SUFFIX: Final = ".gz"
 
@@ -59,7 +60,8 @@ class BuiltFiles(StaticFiles):
         compressed = _stat_file(f"{os.fspath(full_path)}{GZIP_SUFFIX}")
         if compressed:
             headers["vary"] = "Accept-Encoding"
-            if accepts_gzip(request_headers.getlist("accept-encoding")):
+            accepted = ",".join(request_headers.getlist("accept-encoding")).encode("latin-1")
+            if negotiate_encoding(accepted, has_zstd=False) is ContentEncoding.GZIP:
                 headers["content-encoding"] = "gzip"
                 full_path, stat_result = f"{os.fspath(full_path)}{GZIP_SUFFIX}", compressed
         if self.get_path(scope).startswith(f"{HASHED_FOLDER}{os.sep}"):
@@ -74,23 +76,6 @@ class BuiltFiles(StaticFiles):
         if self.is_not_modified(response.headers, request_headers):
             return NotModifiedResponse(response.headers)
         return response
-
-
-def accepts_gzip(accept_encoding: Sequence[str]) -> bool:
-    """Return whether the values of `Accept-Encoding` headers allow gzip.
-
-    Source: https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
-    """
-    weights = {}
-    for item in ",".join(accept_encoding).split(","):
-        coding, *parameters = (part.strip().lower() for part in item.split(";"))
-        weights[coding] = not any(_is_zero_weight(parameter) for parameter in parameters)
-    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
-
-
-def _is_zero_weight(parameter: str) -> bool:
-    name, _, value = parameter.partition("=")
-    return name.strip() == "q" and not value.strip().strip("0.")
 
 
 def _stat_file(path: str) -> os.stat_result | None:

@@ -7,6 +7,9 @@ a request on one of them gets a reset, and cannot know whether the request was e
    connections are accepted meanwhile, because load balancers need some seconds to react;
 2. connections that the kernel has already accepted are served before the socket is closed.
 
+If the managing process of several is killed, its processes stop as well, without a drain period.
+Otherwise they would keep the port, and a restart would fail.
+
 `LimitedProtocol.shutdown` closes the idle connections.
 """
 
@@ -74,6 +77,8 @@ class GracefulStop:
         self._loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             self._uvicorn_handlers[number] = signal.signal(number, self._handle)
+        if manager := multiprocessing.parent_process():
+            self._loop.add_reader(manager.sentinel, self._stop_without_manager, manager.sentinel)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_stopping:
@@ -86,6 +91,11 @@ class GracefulStop:
             self._loop.call_soon_threadsafe(self._drain)
         elif self._is_only_process:
             self._stop(number)
+
+    def _stop_without_manager(self, sentinel: int) -> None:
+        self._loop.remove_reader(sentinel)
+        if not self._is_stopping:
+            self._stop(signal.SIGTERM)
 
     def _drain(self) -> None:
         self._close_connections()

@@ -3,6 +3,8 @@
 import strawberry
 
 from segmentql import errors, validators
+from segmentql.adapters.sessions import WriteSession
+from segmentql.adapters.stored_file import UploadLink
 from segmentql.graphql.context import Info
 from segmentql.graphql.types.idempotency import Work
 from segmentql.graphql.types.mutations import run_mutation, run_prepared_mutation
@@ -49,20 +51,38 @@ class ImportMutations:
         slug = validator.value(validators.slug, input.slug, "slug")
         options = read_options(validator, input, mode)
         source = read_source(validator, input.source)
-        if isinstance(source, UploadSource):
-            await info.context.storage.check_credentials()  # the link follows the commit
-        payload = await run_mutation(
+        is_upload = isinstance(source, UploadSource)
+        storage = info.context.storage
+        links: dict[int, UploadLink | None] = {}
+
+        async def prepare() -> Work[ImportRecord]:
+            # Credentials that expire soon are renewed before the transaction, which is then short.
+            failed = await uploads.find_failure(storage) if is_upload else None
+
+            async def work(session: WriteSession) -> ImportRecord:
+                record = await service.create_import(
+                    session, slug, mode, options, source, actor=info.context.actor
+                )
+                if failed:
+                    raise failed
+                if is_upload:  # without a link, no import is stored
+                    links[record.import_id] = await uploads.upload_link(storage, record)
+                return record
+
+            return work
+
+        payload = await run_prepared_mutation(
             info,
             CreateImportPayload,
             validator,
-            lambda session: service.create_import(
-                session, slug, mode, options, source, actor=info.context.actor
-            ),
+            prepare,
             lambda record: CreateImportPayload(import_=record),
         )
         # A retry returns an import that may have been started or cancelled since.
         if payload.import_ and payload.import_.status is ImportStatus.AWAITING_UPLOAD:
-            link = await uploads.upload_link(info.context.storage, payload.import_)
+            link = links.get(payload.import_.import_id) or await uploads.upload_link(
+                storage, payload.import_
+            )
             payload.upload = upload_of(link) if link else None
         return payload
 

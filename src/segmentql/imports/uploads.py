@@ -6,7 +6,13 @@ from datetime import UTC, datetime, timedelta
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.adapters.stored_file import UploadLink
-from segmentql.errors import ImportStateConflict, InvalidInput, MutationRejected, ObjectMissing
+from segmentql.errors import (
+    ImportStateConflict,
+    InvalidInput,
+    MutationRejected,
+    ObjectMissing,
+    StoreFailed,
+)
 from segmentql.imports.records import ImportRecord, UploadSource
 from segmentql.imports.service import UPLOAD_HOURS
 from segmentql.objects import service as objects
@@ -14,6 +20,15 @@ from segmentql.tables import ImportStatus
 
 MAX_COPY_SECONDS = 600
 """The maximum time from the record of a copy until the import refers to it."""
+
+
+async def find_failure(storage: Storage) -> StoreFailed | None:
+    """Return why no link can be signed now; None if one can."""
+    try:
+        await storage.check_credentials()
+    except StoreFailed as failed:
+        return failed
+    return None
 
 
 async def upload_link(storage: Storage, record: ImportRecord) -> UploadLink | None:

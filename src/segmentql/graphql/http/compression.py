@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from segmentql.adapters.content_encoding import ContentEncoding, negotiate_encoding
 from segmentql.graphql.execution.response_size import CHUNK_BYTES
-from segmentql.graphql.http.content_encoding import ContentEncoding, negotiate_encoding
 from segmentql.graphql.http.entity_tags import weaken
 from segmentql.graphql.http.responses import HeaderList, PreparedResponse
 

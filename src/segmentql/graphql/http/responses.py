@@ -6,9 +6,9 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from segmentql.adapters.content_encoding import ContentEncoding
 from segmentql.adapters.http import SAFE_HEADERS
 from segmentql.adapters.pages import Page
-from segmentql.graphql.http.content_encoding import ContentEncoding
 from segmentql.graphql.http.media_types import HTML
 
 NOT_MODIFIED: Final = 304

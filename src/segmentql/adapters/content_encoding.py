@@ -23,22 +23,26 @@ class ContentEncoding(StrEnum):
     IDENTITY = "identity"
 
 
-def negotiate_encoding(accept_encoding: bytes) -> ContentEncoding:
+def negotiate_encoding(accept_encoding: bytes, *, has_zstd: bool = True) -> ContentEncoding:
     """Return the encoding that a client prefers.
 
     Of two encodings with the same weight, zstd takes the least time, and any encoding is preferred
     to none. `*` stands for gzip only, which every client can decode. A client that accepts no
     encoding at all (`identity;q=0`) gets a body without one.
+
+    Args:
+        accept_encoding: The value of the header. The values of several lines are joined by commas.
+        has_zstd: Whether the body can be sent in zstd. It can always be sent in gzip.
     """
     if len(accept_encoding) > MAX_ACCEPT_ENCODING_BYTES:
         return ContentEncoding.IDENTITY
-    return _negotiate(accept_encoding)
+    return _negotiate(accept_encoding, has_zstd=has_zstd)
 
 
 @lru_cache(maxsize=256)  # a client sends the same header in every request
-def _negotiate(header: bytes) -> ContentEncoding:
+def _negotiate(header: bytes, *, has_zstd: bool) -> ContentEncoding:
     weights = _weights(header.decode("latin-1"))
-    zstd = weights.get("zstd", 0.0)
+    zstd = weights.get("zstd", 0.0) if has_zstd else 0.0
     gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
     best = max(zstd, gzip)
     if best == 0 or best < weights.get("identity", 0.0):

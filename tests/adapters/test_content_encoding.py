@@ -2,7 +2,7 @@
 
 import pytest
 
-from segmentql.graphql.http.content_encoding import (
+from segmentql.adapters.content_encoding import (
     MAX_ACCEPT_ENCODING_BYTES,
     ContentEncoding,
     negotiate_encoding,
