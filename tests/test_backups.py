@@ -218,6 +218,7 @@ async def test_base_backup_is_recovered_to_a_time(source: Source, run_worker: Ru
     await update_segment_members(source.api, "A", add=[33])  # only in the log
     before = await source.api(READS)
     state = await database_state(source.servers, DATABASE)
+    await asyncio.sleep(1)  # `recover.sh` compares seconds
     moment = await administrator_time(source.servers)
     lost = await lose_changes(source)
     await archive_log(source)

@@ -8,13 +8,23 @@ set -eu
 [ $# -eq 3 ] || { echo "usage: archive-wal.sh ARCHIVE PATH NAME" >&2; exit 2; }
 archive=$1 path=$2 name=$3
 
-if [ -e "$archive/$name" ]; then
-    # PostgreSQL may archive a file again after a crash.
-    cmp -s "$path" "$archive/$name" && exit 0
-    echo "archive-wal.sh: $archive/$name exists with other content" >&2
-    exit 1
+# Copies a file, unless the archive has it. PostgreSQL may archive a file again after a crash.
+store() {
+    if [ -e "$archive/$2" ]; then
+        cmp -s "$1" "$archive/$2" && return
+        echo "archive-wal.sh: $archive/$2 exists with other content" >&2
+        exit 1
+    fi
+    cp "$1" "$archive/$2.part"
+    sync "$archive/$2.part"
+    mv "$archive/$2.part" "$archive/$2"
+    sync "$archive"
+}
+
+# The history of the timeline comes first. PostgreSQL does not archive it if archiving was off at the
+# end of a recovery. Then the next recovery would give its timeline the same number.
+history=$(printf %.8s "$name").history
+if [ -e "$(dirname "$path")/$history" ]; then
+    store "$(dirname "$path")/$history" "$history"
 fi
-cp "$path" "$archive/$name.part"
-sync "$archive/$name.part"
-mv "$archive/$name.part" "$archive/$name"
-sync "$archive"
+store "$path" "$name"

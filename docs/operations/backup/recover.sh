@@ -3,15 +3,73 @@
 #
 #   recover.sh BACKUP ARCHIVE DATA_DIRECTORY TIME
 #
-# TIME is a time with its zone, such as '2026-11-28 02:00:00+00', or 'latest' for the end of the
-# archive. Run this as the account of PostgreSQL, and start PostgreSQL with the data directory. The
-# server does not write to the archive, so that this can be repeated with another time.
+# TIME is a time in UTC, such as '2026-11-28 02:00:00+00', or 'latest' for the end of the archive. Run
+# this as the account of PostgreSQL, and start PostgreSQL with the data directory. The server does not
+# write to the archive, so that this can be repeated with another time, and its commits wait for no
+# standby.
 set -eu
+export LC_ALL=C
 [ $# -eq 4 ] || { echo "usage: recover.sh BACKUP ARCHIVE DATA_DIRECTORY TIME" >&2; exit 2; }
 backup=$1 archive=$2 data=$3 time=$4
-[ ! -e "$data" ] || { echo "recover.sh: $data exists" >&2; exit 1; }
-[ "$time" != latest ] || time=
-[ -d "$archive" ] || { echo "recover.sh: $archive is not a folder" >&2; exit 1; }
+
+fail() {
+    echo "recover.sh: $1" >&2
+    exit 1
+}
+
+# Prints the number of the log file with a position such as 0/5410760. $per_id is the number of files
+# with the same 16 first digits.
+file_number() {
+    echo $((0x${1%/*} * per_id + 0x${1#*/} / (4294967296 / per_id)))
+}
+
+# Prints the first file that is missing between the start of the backup and the end of the newest
+# timeline of the archive. PostgreSQL would take it for the end of the log.
+missing_file() {
+    first=$(sed -n 's/^START WAL LOCATION: .*(file \(.*\))$/\1/p' "$backup/backup_label")
+    per_id=$((4294967296 / $(wc -c < "$backup/pg_wal/$first")))
+    start=$(sed -n 's/^START WAL LOCATION: \([^ ]*\) .*/\1/p' "$backup/backup_label")
+    number=$(file_number "$start")
+    timeline=$((0x$(printf %.8s "$first")))
+    newest=$timeline
+    while [ -e "$archive/$(printf %08X.history $((newest + 1)))" ]; do newest=$((newest + 1)); done
+
+    # each timeline with the number of the file in which the next one begins
+    {
+        [ "$newest" -eq "$timeline" ] || cat "$archive/$(printf %08X.history "$newest")"
+        last=$(ls "$archive" | grep -E "^$(printf %08X "$newest")[0-9A-F]{16}\$" | tail -n 1)
+        [ -z "$last" ] || printf '%s\t%s/%s\n' "$newest" "$(printf %s "$last" | cut -c 9-16)" \
+            "$(printf %x $(((0x$(printf %s "$last" | cut -c 17-24) + 1) * (4294967296 / per_id))))"
+    } | while read -r parent switch _; do
+        case $parent in '' | *[!0-9]*) continue ;; esac
+        [ "$parent" -ge "$timeline" ] || continue
+        end=$(file_number "$switch")
+        while [ "$number" -lt "$end" ]; do
+            name=$(printf %08X%08X%08X "$parent" $((number / per_id)) $((number % per_id)))
+            [ -e "$archive/$name" ] || [ -e "$backup/pg_wal/$name" ] || { echo "$name"; exit; }
+            number=$((number + 1))
+        done
+    done
+}
+
+[ ! -e "$data" ] || fail "$data exists"
+[ -d "$archive" ] || fail "$archive is not a folder"
+case $time in
+latest)
+    time=
+    missing=$(missing_file)
+    [ -z "$missing" ] || fail "$archive has no $missing, so the recovery would end before it.\
+ To recover without this file and all later ones, move these out of the archive"
+    ;;
+[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]\ [0-9][0-9]:[0-9][0-9]:[0-9][0-9]*+00)
+    # PostgreSQL finds out whether the time is before the end of the backup.
+    begun=$(sed -n 's/.*"backup_label".*"Last-Modified": "\(.*\) GMT".*/\1/p' \
+        "$backup/backup_manifest")
+    [ "$(printf '%.19s\n%s\n' "$time" "$begun" | sort | tail -n 1)" != "$begun" ] ||
+        fail "the backup began at $begun+00. Take one that is older than $time"
+    ;;
+*) fail "TIME must be latest, or a time in UTC such as '2026-11-28 02:00:00+00', not '$time'" ;;
+esac
 
 cp -R "$backup" "$data"
 chmod 700 "$data"
@@ -20,6 +78,10 @@ chmod 700 "$data"
     echo "recovery_target_action = 'promote'"
     echo "recovery_target_time = '$time'"
     echo "archive_mode = off"
+    # The backup may have been taken from a server with standbys, or from a former standby.
+    echo "primary_conninfo = ''"
+    echo "primary_slot_name = ''"
+    echo "synchronous_standby_names = ''"
 } >> "$data/postgresql.auto.conf"
 touch "$data/recovery.signal"
 echo "start PostgreSQL with the data directory $data: it recovers to ${time:-the end of the archive}"
