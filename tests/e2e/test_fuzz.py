@@ -65,7 +65,7 @@ async def test_ten_thousand_requests_do_no_harm_and_leak_no_memory(
     serve: Serving, sql: Sql
 ) -> None:
     used: list[int] = []
-    async with httpx.AsyncClient(base_url=serve.address, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=serve.address, timeout=90) as client:
         monitor = EffectMonitor(client, sql)
         for _ in range(ROUNDS):
             await empty_tables(sql)
