@@ -8,6 +8,7 @@ is replaced by one with these joins only.
 from types import ModuleType
 
 from alembic import context, op
+from alembic.util import CommandError
 
 revision = "0020"
 down_revision = "0019"
@@ -216,6 +217,14 @@ def upgrade() -> None:
 
 # A downgrade leaves the partitions of kept joins as they are. Months stay dropped.
 def downgrade() -> None:
+    earliest = op.get_bind().exec_driver_sql(
+        "SELECT earliest_at::text FROM dropped_history WHERE earliest_at > '-infinity'"
+    ).scalar()
+    if earliest:
+        raise CommandError(
+            f"history before {earliest} was dropped, and older versions do not know it: they would"
+            " return too few members of earlier times, without an error; keep the migrations"
+        )
     for statement in (
         _make_history_partitions(skips_dropped=False),
         "DROP FUNCTION drop_history_month(date)",
