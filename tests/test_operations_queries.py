@@ -26,3 +26,12 @@ async def test_queries_find_work_that_no_worker_does(api: Api, sql: Sql) -> None
     assert [tuple(row)[:2] for row in rollouts] == [("A", "ACTIVE")]
     assert [tuple(row)[:3] for row in imports] == [(1, "A", "QUEUED")]
     assert [tuple(row)[:2] for row in reports] == [("rep_1", "QUEUED"), ("exp_1", "QUEUED")]
+
+
+async def test_ids_of_lost_rows_are_left_out_after_a_restore(api: Api, sql: Sql) -> None:
+    (statements,) = [block for block in sql_of("backup.md") if "id_allocator" in block]
+    await sql.execute(statements)
+    created = await api('mutation { createSegment(input: {slug: "A"}) { segment { id } } }')
+    assert created == {"createSegment": {"segment": {"id": "seg_1002"}}}
+    created = await api("mutation { createUser(input: {}) { user { id } } }")
+    assert int(created["createUser"]["user"]["id"]) > 1000000

@@ -217,9 +217,13 @@ def upgrade() -> None:
 
 # A downgrade leaves the partitions of kept joins as they are. Months stay dropped.
 def downgrade() -> None:
-    earliest = op.get_bind().exec_driver_sql(
-        "SELECT earliest_at::text FROM dropped_history WHERE earliest_at > '-infinity'"
-    ).scalar()
+    earliest = (
+        op.get_bind()
+        .exec_driver_sql(
+            "SELECT earliest_at::text FROM dropped_history WHERE earliest_at > '-infinity'"
+        )
+        .scalar()
+    )
     if earliest:
         raise CommandError(
             f"history before {earliest} was dropped, and older versions do not know it: they would"
