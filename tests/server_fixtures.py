@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import asyncpg
 import pytest
 
 from segmentql.adapters import connections, migrations
 from segmentql.adapters.s3 import S3
 from segmentql.adapters.storage import Storage
-from segmentql.local import LocalServers, local_servers
+from segmentql.local import LocalServers, local_servers, with_database
 from segmentql.settings import Settings
 from tests.conftest import (
     PATIENCE_SECONDS,
@@ -31,6 +32,7 @@ from tests.conftest import (
     make_database,
     until,
 )
+from tests.databases import blank_database
 from tests.pooler import IS_POOLED, pooled
 from tests.replication import REMOTE_APPLY, commit_synchronously, standby_of, with_replica
 
@@ -160,6 +162,23 @@ async def run_worker(settings: Settings, sql: Sql, tmp_path: Path) -> RunWorker:
             log.close()
 
     return running
+
+
+@pytest.fixture
+async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
+    """Create a database without tables, and yield the settings of a service that uses it."""
+    async with blank_database(servers) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
+    """Connect to the database of `blank` as a superuser."""
+    connection = await asyncpg.connect(
+        with_database(servers.superuser_url, blank.database_url.rpartition("/")[2])
+    )
+    yield connection
+    await connection.close()
 
 
 async def _has_started(log: Path) -> bool:

@@ -2,10 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -16,11 +15,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from segmentql.adapters import migrations
 from segmentql.adapters.database_errors import sqlstate
 from segmentql.adapters.revisions import newest_revision
-from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from segmentql.tables import Base
 from tests.conftest import Sql, environment
-from tests.databases import blank_database
 from tests.timeline import HOUR, add_membership, make_segment
 
 CATALOGUE = {
@@ -83,23 +80,6 @@ async def upgrade(settings: Settings) -> None:
 
 async def downgrade(settings: Settings, revision: str = "base") -> None:
     await asyncio.to_thread(migrations.downgrade, settings, revision)
-
-
-@pytest.fixture
-async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
-    """Yield the settings of a service with an empty database."""
-    async with blank_database(servers) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
-    """Connect to that database as a superuser."""
-    connection = await asyncpg.connect(
-        with_database(servers.superuser_url, blank.database_url.rsplit("/")[-1])
-    )
-    yield connection
-    await connection.close()
 
 
 async def test_downgrade_and_upgrade_restore_the_catalogue(blank: Settings, inside: Sql) -> None:

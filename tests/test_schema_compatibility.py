@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 
-import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +15,7 @@ from segmentql.adapters.connections import CONNECT_SECONDS, probe_engine
 from segmentql.adapters.revisions import check_schema, known_revisions
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.errors import SchemaTooNew, SchemaTooOld
-from segmentql.local import LocalServers, with_database
+from segmentql.local import LocalServers
 from segmentql.settings import Settings
 from tests.conftest import Sql
 from tests.databases import blank_database
@@ -31,16 +30,6 @@ async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
     async with blank_database(servers) as settings:
         await asyncio.to_thread(migrations.upgrade, settings)
         yield settings
-
-
-@pytest.fixture
-async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
-    """A superuser's connection to that database."""
-    connection = await asyncpg.connect(
-        with_database(servers.superuser_url, blank.database_url.rpartition("/")[2])
-    )
-    yield connection
-    await connection.close()
 
 
 async def migrate(settings: Settings, scripts: Path, revision: str = "head") -> None:

@@ -2,22 +2,18 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 
-import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 
 from segmentql.adapters import migrations
 from segmentql.adapters.revisions import known_revisions, newest_revision
 from segmentql.doctor import Finding, Verdict, examine
-from segmentql.local import LocalServers, with_database
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, Sql, environment
-from tests.databases import blank_database
 
 # Most tests start commands, each of which takes a second to import.
 pytestmark = pytest.mark.slow
@@ -26,22 +22,6 @@ OURS = version("segmentql")
 TOO_NEW = f"the database is at revision 9999, which this version ({OURS}) does not know"
 NEWER = f"it is at revision 9999, which is newer than this version ({OURS}) and supports it"
 TOO_OLD = f"the database is at revision 0001, but this version ({OURS}) needs {newest_revision()}"
-
-
-@pytest.fixture
-async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
-    async with blank_database(servers) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def inside(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
-    """A superuser's connection to that database."""
-    connection = await asyncpg.connect(
-        with_database(servers.superuser_url, blank.database_url.rpartition("/")[2])
-    )
-    yield connection
-    await connection.close()
 
 
 async def run(settings: Settings, folder: Path, *arguments: str) -> tuple[int | None, str]:

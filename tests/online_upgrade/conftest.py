@@ -9,15 +9,6 @@ import pytest
 from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from tests.conftest import Sql
-from tests.databases import blank_database
-
-
-@pytest.fixture
-async def blank(servers: LocalServers) -> AsyncIterator[Settings]:
-    """Yield the settings of a service with an empty database."""
-    async with blank_database(servers) as settings:
-        yield settings
-
 
 Connect = Callable[..., Coroutine[Any, Any, Sql]]
 
