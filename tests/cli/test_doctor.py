@@ -1,15 +1,21 @@
 """`segmentql doctor` reports problems and fixes, and never a password."""
 
 import asyncio
+import tempfile
+from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
 
 from segmentql.adapters.storage import Storage
 from segmentql.doctor import Finding, Verdict, examine
-from segmentql.local import LocalServers
+from segmentql.local import LocalServers, with_database
+from segmentql.local.postgres import DATABASE, SUPERUSER
 from segmentql.settings import Settings
 from tests.conftest import RunWorker, Sql, make_database, until
+from tests.history.clusters import migrated_cluster
+from tests.replication import REMOTE_APPLY
 
 
 async def examined(settings: Settings) -> dict[str, Finding]:
@@ -170,3 +176,60 @@ async def test_wrong_clock_of_the_store_is_a_warning(settings: Settings) -> None
     assert clock.verdict is Verdict.WARNING
     assert clock.observation.endswith(" s behind")
     assert clock.remedy.startswith("run NTP on both machines. Links expire")
+
+
+async def set_synchronous_standby(servers: LocalServers, name: str) -> None:
+    sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    await sql.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    await sql.execute("SELECT pg_reload_conf()")
+    await sql.close()
+
+
+@pytest.mark.slow  # it starts a PostgreSQL server
+async def test_commits_that_wait_for_a_missing_standby_are_reported(servers: LocalServers) -> None:
+    with tempfile.TemporaryDirectory(prefix="segmentql-doctor-") as name:
+        Path(name).chmod(0o755)
+        async with migrated_cluster(servers, Path(name) / "primary", REMOTE_APPLY) as primary:
+            settings = primary.settings(DATABASE)
+            first, second, blocked = [
+                await asyncpg.connect(with_database(primary.service_url, DATABASE))
+                for _ in range(3)
+            ]
+
+            async def commit(sql: asyncpg.Connection, lease: str) -> None:
+                await sql.execute("INSERT INTO leases VALUES ($1, 'test', now())", lease)
+
+            async def observation() -> str | None:
+                findings = await asyncio.wait_for(examined(settings), timeout=30)
+                assert findings["a transaction"].verdict is Verdict.OK
+                return findings["commits"].observation if "commits" in findings else None
+
+            async def sees(expected: str | None) -> None:
+                async def seen() -> bool:
+                    return await observation() == expected
+
+                await until(seen)
+
+            # A commit does not wait, and a statement that waits for something else is not counted.
+            await commit(first, "first")
+            sleeping = asyncio.create_task(blocked.execute("SELECT pg_sleep(600)"))
+            await asyncio.sleep(1.5)  # longer than the second after which a session is counted
+            assert await observation() is None
+
+            await set_synchronous_standby(primary, "missing")
+            commits = [asyncio.create_task(commit(first, "second"))]
+            await sees("1 session waits for a synchronous standby")
+            commits.append(asyncio.create_task(commit(second, "third")))
+            await sees("2 sessions wait for a synchronous standby")
+            found = {f.check: f async for f in examine(settings)}
+            assert found["commits"].verdict is Verdict.FAILED
+            assert "SET synchronous_standby_names = ''" in found["commits"].remedy
+            assert list(found).index("commits") < list(found).index("worker")
+            assert not any(task.done() for task in commits)
+
+            await set_synchronous_standby(primary, "")  # the remedy
+            await asyncio.wait_for(asyncio.gather(*commits), timeout=30)
+            assert await observation() is None
+            sleeping.cancel()
+            for sql in (first, second, blocked):
+                sql.terminate()

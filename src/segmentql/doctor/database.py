@@ -54,6 +54,11 @@ SELECT to_regclass('public.history_' || to_char(now() AT TIME ZONE 'UTC' + inter
 """)
 _DUE = text("SELECT count(*) FROM memberships WHERE expires_at < now() - interval '1 minute'")
 
+_WAITING_COMMITS = text("""
+SELECT count(*) FROM pg_stat_activity WHERE usename = current_user AND wait_event = 'SyncRep'
+    AND query_start < clock_timestamp() - interval '1 second'
+""")
+
 _ADMIN_KEYS = text("SELECT count(*) FROM api_keys WHERE role = 'ADMIN' AND revoked_at IS NULL")
 
 
@@ -96,6 +101,7 @@ async def _read_all(settings: Settings, database: Database, findings: list[Findi
         findings.append(clock_finding("database's clock", skew))
         findings.append(_owner(row.owns_tables))
         findings.extend(_pooler(settings, row))
+        findings.extend(_commits((await session.execute(_WAITING_COMMITS)).scalar_one()))
         migrations = await migrations_finding("migrations", await session.connection())
         findings.append(migrations)
         if migrations.verdict is not Verdict.FAILED:
@@ -191,6 +197,17 @@ def _pooler(settings: Settings, row: Any) -> Iterator[Finding]:
         )
     else:
         yield Finding("pooler", Verdict.OK, "transaction; the role has the service's settings")
+
+
+def _commits(waiting: int) -> Iterator[Finding]:
+    if waiting:
+        yield Finding(
+            "commits",
+            Verdict.FAILED,
+            f"{waiting} session{' waits' if waiting == 1 else 's wait'} for a synchronous standby",
+            "start a standby, or run ALTER SYSTEM SET synchronous_standby_names = '' and reload"
+            " PostgreSQL; changes may be lost in a failover then",
+        )
 
 
 def _scheduler(late_seconds: float | None) -> Finding:
