@@ -85,9 +85,14 @@ async def _is_back(messages: list[str]) -> bool:
 async def test_repeated_deaths_end_the_run_with_the_last_lines(
     tmp_path: Path, supervisor: Supervisor, messages: list[str]
 ) -> None:
-    script = "import sys; print('no luck', flush=True); sys.stdin.close(); sys.exit(3)"
+    may_die = tmp_path / "may-die"
+    script = (
+        f"import os, sys, time\nwhile not os.path.exists({str(may_die)!r}): time.sleep(0.01)\n"
+        "print('no luck', flush=True); sys.stdin.close(); sys.exit(3)"
+    )
     child = replace(program(tmp_path, "child", script), is_ready=always)
     await supervisor.start(child)
+    may_die.write_text("")
 
     with pytest.raises(LocalServerError) as caught:
         await asyncio.wait_for(supervisor.wait_for_failure(), 30)
