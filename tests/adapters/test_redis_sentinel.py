@@ -15,6 +15,7 @@ from segmentql.adapters.rate_limiter import PREFIX, RateLimiter
 from segmentql.adapters.redis_client import redis_client
 from segmentql.doctor.findings import Finding, Verdict
 from segmentql.doctor.servers import examine_redis, server_finding
+from segmentql.local.ports import free_port
 from segmentql.memberships.jobs import EXPIRE_DUE_MEMBERSHIPS
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, serving, suspended, until
@@ -186,7 +187,7 @@ async def test_doctor_reports_wrong_kinds_of_server(redis: SentinelServers) -> N
 
 
 async def test_doctor_reports_a_cluster_and_an_eviction_policy() -> None:
-    async with redis_server("cluster-enabled yes") as server:
+    async with redis_server("cluster-enabled yes", f"cluster-port {free_port()}") as server:
         (finding,) = (await examined(server.url)).values()
         assert finding.verdict is Verdict.FAILED
         assert "a Redis Cluster, which is not supported" in finding.observation

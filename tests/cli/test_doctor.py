@@ -1,6 +1,7 @@
 """`segmentql doctor` reports problems and fixes, and never a password."""
 
 import asyncio
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -185,6 +186,15 @@ async def set_synchronous_standby(servers: LocalServers, name: str) -> None:
     await sql.close()
 
 
+async def waits_for_standby(servers: LocalServers, pid: int) -> bool:
+    sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    try:
+        event = await sql.fetchval("SELECT wait_event FROM pg_stat_activity WHERE pid = $1", pid)
+    finally:
+        await sql.close()
+    return event == "SyncRep"
+
+
 @pytest.mark.slow  # it starts a PostgreSQL server
 async def test_commits_that_wait_for_a_missing_standby_are_reported(servers: LocalServers) -> None:
     with tempfile.TemporaryDirectory(prefix="segmentql-doctor-") as name:
@@ -196,8 +206,20 @@ async def test_commits_that_wait_for_a_missing_standby_are_reported(servers: Loc
                 for _ in range(3)
             ]
 
-            async def commit(sql: asyncpg.Connection, lease: str) -> None:
-                await sql.execute("INSERT INTO leases VALUES ($1, 'test', now())", lease)
+            async def commit(sql: asyncpg.Connection) -> None:
+                await sql.execute(
+                    "INSERT INTO leases VALUES ($1, 'test', now())", secrets.token_hex()
+                )
+
+            async def waiting_commit(sql: asyncpg.Connection) -> asyncio.Task[None]:
+                """Commit until one waits: a reload takes effect a moment after `pg_reload_conf`."""
+                async with asyncio.timeout(60):
+                    while True:
+                        task = asyncio.create_task(commit(sql))
+                        while not task.done():
+                            if await waits_for_standby(primary, sql.get_server_pid()):
+                                return task
+                        await task
 
             async def observation() -> str | None:
                 findings = await asyncio.wait_for(examined(settings), timeout=30)
@@ -211,15 +233,15 @@ async def test_commits_that_wait_for_a_missing_standby_are_reported(servers: Loc
                 await until(seen)
 
             # A commit does not wait, and a statement that waits for something else is not counted.
-            await commit(first, "first")
+            await commit(first)
             sleeping = asyncio.create_task(blocked.execute("SELECT pg_sleep(600)"))
             await asyncio.sleep(1.5)  # longer than the second after which a session is counted
             assert await observation() is None
 
             await set_synchronous_standby(primary, "missing")
-            commits = [asyncio.create_task(commit(first, "second"))]
+            commits = [await waiting_commit(first)]
             await sees("1 session waits for a synchronous standby")
-            commits.append(asyncio.create_task(commit(second, "third")))
+            commits.append(await waiting_commit(second))
             await sees("2 sessions wait for a synchronous standby")
             found = {f.check: f async for f in examine(settings)}
             assert found["commits"].verdict is Verdict.FAILED
