@@ -283,6 +283,10 @@ class SchemaTooOld(SchemaMismatch):
         )
 
 
+class DowngradeRefused(SegmentQLError):
+    """A migration cannot be undone, because older versions would return wrong results."""
+
+
 class SettingsError(SegmentQLError):
     """Settings are missing or invalid. `problems` has one line for each."""
 

@@ -192,7 +192,7 @@ async def waits_for_standby(servers: LocalServers, pid: int) -> bool:
         event = await sql.fetchval("SELECT wait_event FROM pg_stat_activity WHERE pid = $1", pid)
     finally:
         await sql.close()
-    return event == "SyncRep"
+    return bool(event == "SyncRep")
 
 
 @pytest.mark.slow  # it starts a PostgreSQL server

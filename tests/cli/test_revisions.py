@@ -13,6 +13,7 @@ from segmentql.adapters.revisions import known_revisions, newest_revision
 from segmentql.doctor import Finding, Verdict, examine
 from segmentql.local.ports import free_port
 from segmentql.settings import Settings
+from tests.cli.command_process import run
 from tests.conftest import PATIENCE_SECONDS, Sql, environment
 
 # Most tests start commands, each of which takes a second to import.
@@ -22,24 +23,6 @@ OURS = version("segmentql")
 TOO_NEW = f"the database is at revision 9999, which this version ({OURS}) does not know"
 NEWER = f"it is at revision 9999, which is newer than this version ({OURS}) and supports it"
 TOO_OLD = f"the database is at revision 0001, but this version ({OURS}) needs {newest_revision()}"
-
-
-async def run(settings: Settings, folder: Path, *arguments: str) -> tuple[int | None, str]:
-    """Run a command; return its exit code and output."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "segmentql", *arguments),
-        cwd=folder,
-        env=environment(settings),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    except TimeoutError:  # it started, although it must not
-        process.kill()
-        await process.wait()
-        raise
-    return process.returncode, output.decode()
 
 
 async def migrations_finding(settings: Settings) -> Finding:

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from alembic.util import CommandError
 
 from segmentql.adapters import migrations
+from segmentql.errors import DowngradeRefused
 from segmentql.settings import Settings
 from tests.conftest import Sql
 
@@ -13,7 +13,7 @@ from tests.conftest import Sql
 async def test_downgrade_is_refused_after_history_was_dropped(blank: Settings, inside: Sql) -> None:
     await asyncio.to_thread(migrations.upgrade, blank)
     await inside.execute("UPDATE dropped_history SET earliest_at = '2024-03-01Z'")
-    with pytest.raises(CommandError, match="history before 2024-03-01"):
+    with pytest.raises(DowngradeRefused, match="history before 2024-03-01"):
         await asyncio.to_thread(migrations.downgrade, blank, "0019")
     # The later migrations are undone, and this one is as it was.
     assert await inside.fetchval("SELECT version_num FROM alembic_version") == "0020"

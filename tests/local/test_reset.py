@@ -155,7 +155,7 @@ def test_yes_is_required_without_a_terminal(folder: Path) -> None:
 def test_confirmation_on_a_terminal_names_the_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, *, is_deleted: bool
 ) -> None:
-    monkeypatch.setattr("segmentql.cli.reset._has_terminal", lambda: True)
+    monkeypatch.setattr("segmentql.cli.confirmation.is_terminal", lambda: True)
 
     with holder(folder) as process:
         result = run("--data-dir", str(folder), answer=answer)

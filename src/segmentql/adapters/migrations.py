@@ -1,10 +1,37 @@
 """Runs the migrations of `alembic/`, from a checkout or from inside the installed package."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
-from segmentql.adapters.revisions import scripts_folder
+from segmentql.adapters.connections import plain_engine
+from segmentql.adapters.revisions import check_not_newer, current_revision, scripts_folder
+from segmentql.errors import DowngradeRefused, Unavailable
 from segmentql.settings import Settings
+
+_SESSIONS: Final = text("""
+SELECT application_name, count(*) AS sessions FROM pg_stat_activity
+WHERE datname = current_database() AND usename IN (current_user, :service_role)
+    AND pid <> pg_backend_pid()
+GROUP BY 1 ORDER BY 1
+""")
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """What must be known before migrations are undone."""
+
+    revision: str | None
+    """None if the database was never migrated."""
+    sessions: Mapping[str, int]
+    """The other sessions of the service's and the owner's role, by `application_name`."""
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
@@ -18,8 +45,38 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
 
 
 def downgrade(settings: Settings, revision: str) -> None:
-    """Downgrade the database to a revision. Must not be called in a running event loop."""
-    command.downgrade(_config(settings), revision)
+    """Downgrade the database to a revision. Must not be called in a running event loop.
+
+    Raises:
+        DowngradeRefused: a migration cannot be undone. Newer ones were undone.
+        SchemaTooNew: this version does not know the database's revision.
+        Unavailable: the database is unreachable.
+    """
+    try:
+        command.downgrade(_config(settings), revision)
+    except CommandError as error:
+        raise DowngradeRefused(str(error)) from error
+
+
+async def read_state(settings: Settings) -> DatabaseState:
+    """Read the state of the database as its owner.
+
+    Raises:
+        SchemaTooNew: this version does not know the database's revision.
+        Unavailable: the database is unreachable.
+    """
+    engine = plain_engine(settings.owner_database_url, name="segmentql downgrade")
+    service = {"service_role": make_url(settings.database_url).username}
+    try:
+        async with engine.connect() as connection:
+            revision = await current_revision(connection)
+            check_not_newer(revision)
+            rows = (await connection.execute(_SESSIONS, service)).all()
+            return DatabaseState(revision, {row.application_name: row.sessions for row in rows})
+    except (DBAPIError, OSError, TimeoutError) as error:
+        raise Unavailable from error
+    finally:
+        await engine.dispose()
 
 
 def _scripts() -> Config:

@@ -16,6 +16,7 @@ COMMANDS = (
     "serve",
     "worker",
     "migrate",
+    "downgrade",
     "bucket",
     "seed",
     "report",

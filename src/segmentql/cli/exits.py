@@ -19,6 +19,7 @@ EXIT_CODES: Final[Mapping[str, Mapping[int, str]]] = {
     "serve": LONG_RUNNING,
     "worker": LONG_RUNNING,
     "migrate": COMMON,
+    "downgrade": COMMON,
     "bucket": COMMON,
     "seed": COMMON,
     "reset": COMMON,

@@ -1,7 +1,6 @@
 """`segmentql migrate`: migrates the database's schema."""
 
 import asyncio
-from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
@@ -9,36 +8,21 @@ from sqlalchemy.exc import DBAPIError
 from segmentql import logs
 from segmentql.adapters.connections import describe_error
 from segmentql.adapters.migrations import upgrade
-from segmentql.adapters.revisions import known_revisions
 from segmentql.adapters.role_settings import store_role_settings
 from segmentql.cli.exits import exits
+from segmentql.cli.migrations import HEAD, RevisionType, migration_errors
 from segmentql.cli.settings import settings_or_exit
 from segmentql.cli.start import check_database
 from segmentql.database_url import display_address
-from segmentql.errors import SchemaTooNew, Unavailable
+from segmentql.errors import SchemaTooNew
 from segmentql.settings import Settings
-
-HEAD = "head"
-LOCK_NOT_AVAILABLE = "55P03"
-
-
-class RevisionType(click.ParamType[str]):
-    """A revision of the schema."""
-
-    name = "REVISION"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        known = known_revisions()
-        if value not in {HEAD, *known}:
-            self.fail(f"must be {HEAD}, or one of {', '.join(known)}", param, ctx)
-        return str(value)
 
 
 @click.command(epilog=exits("migrate"))
 @click.option(
     "--to",
     "revision",
-    type=RevisionType(),
+    type=RevisionType(HEAD),
     default=HEAD,
     show_default=True,
     help="The revision to migrate to.",
@@ -64,23 +48,13 @@ def migrate(revision: str) -> None:
             err=True,
         )
     try:
-        upgrade(settings, revision)
+        with migration_errors(owner_url):
+            upgrade(settings, revision)
     except SchemaTooNew as error:
         if not check_database(settings):
             raise click.ClickException(str(error)) from None
         click.echo("Note: the database was not changed.", err=True)
         return
-    except Unavailable as error:
-        raise click.ClickException(
-            f"cannot connect to {display_address(owner_url)}: {describe_error(error)}"
-        ) from None
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
-            raise
-        raise click.ClickException(
-            "a migration was rolled back because it waited too long for a lock of another session;"
-            " run it again when that session has ended"
-        ) from None
     if settings.database_pooler == "transaction":
         _store_role_settings(settings)
 

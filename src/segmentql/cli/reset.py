@@ -1,11 +1,11 @@
 """`segmentql reset`: deletes a data folder."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 import click
 
+from segmentql.cli.confirmation import confirm
 from segmentql.cli.exits import exits
 from segmentql.errors import LocalServerError
 from segmentql.local.reset import delete_data_folder, find_data_folders, find_running_pid
@@ -40,17 +40,9 @@ def reset(data_dir: Path, *, yes: bool) -> None:
 
 
 def _confirm(folder: Path) -> None:
-    if not _has_terminal():
-        raise click.ClickException(
-            f"{folder} is not deleted without a confirmation: add --yes, or run this in a terminal"
-        )
     pid = find_running_pid(folder)
     running = f" `segmentql up` (pid {pid}) is stopped first." if pid else ""
-    click.confirm(
+    confirm(
         f"Delete {folder} with its database, jobs, reports, passwords and logs?{running}",
-        abort=True,
+        without_terminal=f"{folder} is not deleted without a confirmation",
     )
-
-
-def _has_terminal() -> bool:
-    return sys.stdin.isatty()

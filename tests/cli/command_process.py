@@ -1,0 +1,26 @@
+"""Commands in a process of their own."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from segmentql.settings import Settings
+from tests.conftest import PATIENCE_SECONDS, environment
+
+
+async def run(settings: Settings, folder: Path, *arguments: str) -> tuple[int | None, str]:
+    """Run a command; return its exit code and output."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", *arguments),
+        cwd=folder,
+        env=environment(settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+    except TimeoutError:  # it started, although it must not
+        process.kill()
+        await process.wait()
+        raise
+    return process.returncode, output.decode()
