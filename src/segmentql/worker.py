@@ -20,6 +20,7 @@ from segmentql.adapters.broker import WaitingBroker
 from segmentql.adapters.change_hints import ChangeHints
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import JobActor, JobPublisher, register_actors, worker_middleware
+from segmentql.adapters.outages import leave_outages_to_job_logs
 from segmentql.adapters.scheduler import PeriodicCheck, Scheduler
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files.generation import FileContext
@@ -186,6 +187,7 @@ def make_worker(
         listening: the socket of `/healthz` and `/metrics`, if any.
     """
     runtime = Runtime(settings, publisher, listening)
+    leave_outages_to_job_logs()
     broker = WaitingBroker(settings.redis_url, [*worker_middleware(), runtime])
     register_actors(broker, ACTORS, runtime.database)
     register_actors(broker, FILE_ACTORS, runtime.file_context)

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from segmentql import metrics
 from segmentql.adapters.broker import WaitingBroker
+from segmentql.adapters.outages import outage_reason
 from segmentql.tracing import setup
 from segmentql.tracing.active import ActiveSpan, message_options, start_job
 
@@ -174,8 +175,9 @@ class JobLogs(Middleware):
         fields = {"args": message.args, "duration_ms": round(seconds * 1000, 3)}
         if exception is None:
             log.info("job_done", **fields)
-        else:  # Dramatiq logs the traceback of an unexpected exception
-            log.warning("job_failed", reason=type(exception).__name__, **fields)
+        else:  # Dramatiq has logged the traceback, except of an outage
+            reason = outage_reason(exception) or type(exception).__name__
+            log.warning("job_failed", reason=reason, **fields)
         structlog.contextvars.clear_contextvars()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import text
 from segmentql import metrics
 from segmentql.adapters.database import Database
 from segmentql.adapters.jobs import Message
+from segmentql.adapters.outages import log_error
 from segmentql.adapters.sessions import WriteSession
 
 log = structlog.get_logger(__name__)
@@ -63,8 +64,8 @@ UPDATE leases SET expires_at = clock_timestamp() WHERE name = :name AND holder =
 def _log_errors(event: str, **fields: str) -> Iterator[None]:
     try:
         yield
-    except Exception:
-        log.exception(event, **fields)
+    except Exception as error:  # noqa: BLE001 - it is logged
+        log_error(log, event, error, **fields)
         if "check" in fields:
             metrics.PERIODIC_CHECK_FAILURES.labels(fields["check"]).inc()
 

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import text
 
 from segmentql.adapters.database import Database
+from segmentql.adapters.outages import log_error
 from segmentql.adapters.sessions import ReadSession
 from segmentql.memberships.expiry import expire_due, record_segment_leaves
 
@@ -128,9 +129,9 @@ class UnrecordedLeaveRecorder:
         """Suppress errors of the block, and log the first one since the last complete step."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged
             if not self._is_failing:
-                log.warning("leaves_not_recorded", reason=type(error).__name__, exc_info=error)
+                log_error(log, "leaves_not_recorded", error)
             self._is_failing = True
 
     async def _run(self) -> None:
