@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
 
-pytestmark = pytest.mark.slow  # the tests send large files many times
+pytestmark = pytest.mark.slow  # some tests send large files, or hundreds of requests
 LARGE = sample_bytes(2 * PART_BYTES + 1)
 
 
