@@ -23,6 +23,7 @@ SAMPLE = (
     "tests/explain/test_rollout_reasons.py",
     "tests/ofrep/test_requests.py",
     "tests/graphql/test_dataloader.py",
+    "tests/graphql/test_load_many.py",
 )
 
 

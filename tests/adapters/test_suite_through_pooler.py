@@ -23,6 +23,7 @@ PARTS = (
     "tests/memberships/test_segment_leaves.py",
     "tests/memberships/test_worker.py::test_delayed_message_records_a_short_ttl_without_the_scheduler",
     "tests/memberships/test_update_segment_members.py",
+    "tests/memberships/test_segment_members_options.py",
     "tests/idempotency/test_concurrent_calls.py",
     "tests/adapters/test_history_counters.py",
 )

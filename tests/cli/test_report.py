@@ -4,12 +4,9 @@ import asyncio
 import os
 import select
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import IO, TypeAlias
 
 import pytest
 
@@ -18,7 +15,14 @@ from segmentql.reports.csv_export import CsvExport
 from segmentql.reports.records import ReportScope
 from segmentql.settings import Settings
 from tests.back_dating import insert_past_membership
-from tests.conftest import PATIENCE_SECONDS, Api, Sql, environment, until
+from tests.cli.report_process import (
+    Start,
+    read_to_end,
+    report_command,
+    running_report,
+    wait_for_exit,
+)
+from tests.conftest import Api, Sql, until
 from tests.operations import make_segments
 
 pytestmark = pytest.mark.slow  # each test starts a process of the command
@@ -29,44 +33,12 @@ user_id,segment_slug,operation,executed_at
 7,a,I,2024-03-01 00:00:00
 7,a,D,2024-03-02 00:00:00
 """
-COPYING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'active'"
-
-Start: TypeAlias = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Start:
     """Return a function that starts `segmentql report` in an empty folder."""
-
-    @asynccontextmanager
-    async def running(
-        *arguments: str, stdout: int | IO[bytes] = asyncio.subprocess.PIPE, **changes: str
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
-        # If tests run in the background, they and their children ignore Ctrl-C.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "segmentql", "report", *arguments),
-            cwd=tmp_path,
-            env=environment(settings, **changes),
-            stdout=stdout,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        signal.signal(signal.SIGINT, before)
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-    return running
-
-
-async def wait_for_exit(process: asyncio.subprocess.Process) -> tuple[int, bytes, str]:
-    """Wait until the process ends; return its exit status and its output."""
-    stdout, stderr = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    assert process.returncode is not None
-    return process.returncode, stdout, stderr.decode()
+    return partial(report_command, settings, tmp_path)
 
 
 @pytest.fixture
@@ -235,25 +207,6 @@ async def test_unreachable_database_is_reported_with_advice(
             "Error: the database does not respond in time; run `segmentql doctor` for details\n",
         )
     assert os.listdir(tmp_path) == []
-
-
-@asynccontextmanager
-async def running_report(
-    start: Start, sql: Sql, folder: Path
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """Yield a running report into march.csv, and the descriptor that reads what it has written."""
-    # The report writes to this name until the file is complete. A pipe stands for a file that
-    # accepts no more data until it is read.
-    os.mkfifo(folder / "march.csv.part")
-    async with start("--month", "2024-03", "-o", "march.csv") as process:
-        reader = await asyncio.to_thread(os.open, folder / "march.csv.part", os.O_RDONLY)
-        await until(lambda: sql.fetchval(COPYING))
-        yield process, reader
-
-
-def read_to_end(reader: int) -> None:
-    with os.fdopen(reader, "rb") as file:
-        file.read()
 
 
 async def test_database_lost_during_the_report_leaves_no_file(

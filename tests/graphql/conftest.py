@@ -1,17 +1,20 @@
-"""A request context on a database with sample rows, and at least three nodes of each list."""
+"""A request context on sample rows, at least three nodes of each list, and loaders of users."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
+from segmentql.adapters import connections
 from segmentql.adapters.database import Database
 from segmentql.graphql.context import Context
+from segmentql.graphql.types.dataloader import LoaderRegistry
 from segmentql.principal import NO_ACTOR
 from segmentql.rollouts.plan import Plan, Stage
 from segmentql.rollouts.service import start_rollout
 from segmentql.settings import Settings
-from tests.conftest import Api, Sql
+from tests.conftest import PATIENCE_SECONDS, Api, Sql
 from tests.graphql.executor_helpers import make_context
 from tests.operations import make_segments, update_user_segments
 from tests.sample_data import INSERT_IMPORT, SAMPLE_DATA
@@ -60,3 +63,33 @@ async def three_of_each(api: Api, sql: Sql) -> None:
     for _ in range(3):
         await sql.execute(INSERT_IMPORT.format(slug="A", status="COMPLETED"))
         await sql.execute(INSERT_IMPORT.format(slug="AB", status="VALIDATED"))
+
+
+@pytest.fixture
+async def patient_database(
+    settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Database]:
+    """Open a database whose timeouts are longer than `until` waits.
+
+    A statement that ends before is cancelled by its loader, and not by a timeout.
+    """
+    monkeypatch.setattr(connections, "LOCK_SECONDS", 4 * PATIENCE_SECONDS)
+    patient = settings.model_copy(update={"statement_timeout_seconds": 4 * PATIENCE_SECONDS})
+    opened = Database(patient, name="tests", publish=lambda _: None)
+    yield opened
+    await opened.dispose()
+
+
+@pytest.fixture
+async def loaders(patient_database: Database, sql: Sql) -> LoaderRegistry:
+    """Return loaders on a database with the users 1 to 20."""
+    await sql.execute("INSERT INTO users SELECT n, now() FROM generate_series(1, 20) AS n")
+    return LoaderRegistry(patient_database, primary=True)
+
+
+@pytest.fixture
+async def lock_holder(sql: Sql) -> AsyncIterator[Sql]:
+    """Hold advisory lock 1 on a connection that the test may use to release it."""
+    await sql.execute("SELECT pg_advisory_lock(1)")
+    yield sql
+    await sql.execute("SELECT pg_advisory_unlock_all()")

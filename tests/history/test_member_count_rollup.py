@@ -11,7 +11,7 @@ from segmentql.history.jobs import ROLL_UP_MEMBER_COUNTS
 from segmentql.history.member_counts import roll_up
 from tests.back_dating import HOUR, NOON, insert_membership, insert_past_membership
 from tests.conftest import Api, Sql, recorded_statements, until
-from tests.history.test_member_counts import count, counts, series
+from tests.history.count_queries import count, counts, series
 from tests.operations import make_segments, update_user_segments
 
 MINUTE = timedelta(minutes=1)

@@ -13,6 +13,7 @@ from tests.back_dating import all_rows
 from tests.conftest import Api, Sql, without_cost
 
 UNKNOWN = "sgql_aaaaaaaaaaaa_" + "0" * 64
+VIEWER = "{ viewer { name role keyId } }"
 CREATE_KEY = """
 mutation Create($input: CreateApiKeyInput!) {
   createApiKey(input: $input) {

@@ -1,75 +1,20 @@
-"""Memberships, history and the exclusion log record the API key that made each change."""
-
-from datetime import datetime
-from typing import Any
+"""Memberships and history record the API key that made each change."""
 
 import pytest
 
 from segmentql.adapters.database import Database
 from segmentql.memberships.actors import expire_due_memberships, record_segment_leaves
-from tests.back_dating import HOUR, NOON, all_rows, insert_membership
+from tests.back_dating import HOUR, NOON, insert_membership
 from tests.conftest import Api, Sql
 from tests.keys.clients import KeyClient, make_client
+from tests.memberships.recorded_authors import (
+    NOBODY,
+    by,
+    exclusion_log,
+    history_authors,
+    membership_authors,
+)
 from tests.operations import delete_segment, delete_user, make_segments, update_user_segments
-
-
-@pytest.fixture
-async def ada(auth_api: Api, database: Database) -> KeyClient:
-    return await make_client(auth_api, database, "ada")
-
-
-@pytest.fixture
-async def bob(auth_api: Api, database: Database) -> KeyClient:
-    return await make_client(auth_api, database, "bob")
-
-
-def by(client: KeyClient, name: str) -> tuple[str, str]:
-    """Return the actor and the API key id that a change by the client records."""
-    return name, client.key.public_id
-
-
-NOBODY = (None, None)
-
-
-async def membership_authors(sql: Sql) -> list[Any]:
-    """Return slug, cause, actor, API key id and import id of each membership."""
-    rows = await sql.fetch(
-        """
-        SELECT slug, cause::text, actor, api_key_id, import_id
-        FROM memberships JOIN segments s ON s.id = segment_id ORDER BY s.id, user_id
-        """
-    )
-    return [tuple(row) for row in rows]
-
-
-async def history_authors(sql: Sql) -> list[Any]:
-    """Return operation, cause, actor, API key id and import id, in order of the positions."""
-    rows = await sql.fetch(
-        """
-        SELECT operation::text, cause::text, actor, api_key_id, import_id
-        FROM history ORDER BY position
-        """
-    )
-    return [tuple(row) for row in rows]
-
-
-async def exclusion_log(sql: Sql) -> list[Any]:
-    """Return user, slug, operation, actor, API key id and import id, in order of the entries."""
-    rows = await sql.fetch(
-        """
-        SELECT user_id, slug, operation::text, actor, api_key_id, import_id
-        FROM exclusion_log JOIN segments s ON s.id = segment_id ORDER BY exclusion_log.id
-        """
-    )
-    return [tuple(row) for row in rows]
-
-
-async def exclusion_authors(sql: Sql) -> list[Any]:
-    rows = await sql.fetch("SELECT user_id, actor, api_key_id, import_id FROM exclusions")
-    return [tuple(row) for row in rows]
-
-
-# --- Memberships and history ----------------------------------------------------------------------
 
 
 async def test_join_and_leave_record_the_key_that_made_each(
@@ -249,94 +194,3 @@ async def test_positions_follow_time_user_and_leaves_before_joins(sql: Sql, ada:
     ]
     assert [(row["at"].day, row["user_id"]) for row in inserted] == [(1, 2), (1, 3), (2, 1), (2, 2)]
     assert [(row["at"].day, row["user_id"]) for row in deleted] == [(1, 2), (1, 3), (2, 1), (2, 2)]
-
-
-# --- Exclusions -----------------------------------------------------------------------------------
-
-
-async def test_exclusion_and_admission_record_who_and_when(
-    sql: Sql, ada: KeyClient, bob: KeyClient
-) -> None:
-    await make_segments(ada, "A")
-    await update_user_segments(ada, 7, add=["A"])
-    await update_user_segments(ada, 7, remove=["A"])
-    excluded_at = await sql.fetchval("SELECT excluded_at FROM exclusions")
-    assert await exclusion_authors(sql) == [(7, *by(ada, "ada"), None)]
-    await update_user_segments(bob, 7, add=["A"])
-    assert await exclusion_authors(sql) == []
-    assert await exclusion_log(sql) == [
-        (7, "A", "EXCLUDED", *by(ada, "ada"), None),
-        (7, "A", "ADMITTED", *by(bob, "bob"), None),
-    ]
-    ats: list[datetime] = [
-        r["at"] for r in await sql.fetch("SELECT at FROM exclusion_log ORDER BY at")
-    ]
-    left_at, rejoined_at = [
-        row["at"] for row in await sql.fetch("SELECT at FROM history ORDER BY position OFFSET 1")
-    ]
-    assert ats == [excluded_at, rejoined_at]
-    assert excluded_at == left_at
-
-
-async def test_repeated_removal_keeps_the_first_exclusion(
-    sql: Sql, ada: KeyClient, bob: KeyClient
-) -> None:
-    await make_segments(ada, "A")
-    await update_user_segments(ada, 7, remove=["A"])
-    await update_user_segments(bob, 7, remove=["A"])
-    assert await exclusion_authors(sql) == [(7, *by(ada, "ada"), None)]
-    assert await exclusion_log(sql) == [(7, "A", "EXCLUDED", *by(ada, "ada"), None)]
-
-
-async def test_adding_a_user_without_an_exclusion_logs_no_admission(
-    sql: Sql, ada: KeyClient
-) -> None:
-    await make_segments(ada, "A", "B")
-    await update_user_segments(ada, 7, remove=["B"])
-    await update_user_segments(ada, 7, add=["A"])
-    assert await exclusion_log(sql) == [(7, "B", "EXCLUDED", *by(ada, "ada"), None)]
-
-
-async def test_deletion_of_the_user_or_segment_logs_no_admission(
-    sql: Sql, database: Database, ada: KeyClient
-) -> None:
-    await make_segments(ada, "A", "B")
-    await update_user_segments(ada, 7, remove=["A", "B"])
-    await update_user_segments(ada, 8, remove=["A", "B"])
-    logged = await exclusion_log(sql)
-    assert len(logged) == 4
-    await delete_user(ada, 7)
-    await delete_segment(ada, "A")
-    await record_segment_leaves(database, 1)
-    remaining = await sql.fetch("SELECT user_id, segment_id FROM exclusions")
-    assert [tuple(row) for row in remaining] == [(8, 2)]
-    assert await exclusion_log(sql) == logged
-
-
-async def test_expiry_of_a_membership_logs_no_exclusion(
-    sql: Sql, database: Database, ada: KeyClient
-) -> None:
-    await make_segments(ada, "A")
-    await insert_membership(sql, 7, "A", expires_at=NOON + HOUR)
-    await expire_due_memberships(database)
-    assert await exclusion_log(sql) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"add": ["A"], "remove": ["NOPE"]},
-        {"add": ["A"], "remove": ["A"]},
-        {"add": ["NOPE"], "remove": ["B"]},
-        {"add": ["A"], "ttlSeconds": 0},
-    ],
-)
-async def test_rejected_change_records_nothing(
-    sql: Sql, ada: KeyClient, change: dict[str, Any]
-) -> None:
-    await make_segments(ada, "A", "B")
-    await update_user_segments(ada, 7, remove=["A"], add=["B"])
-    before = {**await all_rows(sql), "api_keys": []}
-    assert (await update_user_segments(ada, 7, **change))["errors"] != []
-    assert (await update_user_segments(ada, 8, **change))["errors"] != []
-    assert {**await all_rows(sql), "api_keys": []} == before

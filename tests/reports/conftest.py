@@ -8,9 +8,13 @@ from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
 from segmentql.csv_files.generation import FileContext
 from segmentql.objects.actors import ObjectContext
+from segmentql.reports.actors import make_report
 from segmentql.settings import Settings
+from tests.back_dating import insert_membership
 from tests.conftest import Api, Sql
-from tests.operations import make_segments
+from tests.operations import make_segments, set_user_key
+from tests.reports.erased_keys import KEYS, MARCH, Files
+from tests.reports.queries import create_report
 
 ROWS = 400_000
 """The number of rows of about 13 MB of CSV: two parts, so that the upload is a multipart one."""
@@ -49,3 +53,39 @@ async def many_joins(api: Api, sql: Sql) -> None:
         """,
         ROWS,
     )
+
+
+@pytest.fixture
+async def files(storage: Storage) -> Files:
+    """Return a function that reads all objects that the test stored, by their keys."""
+    client = await storage._s3.client()
+
+    async def keys() -> set[str]:
+        listed = await client.list_objects_v2(Bucket=storage._bucket)
+        return {item["Key"] for item in listed.get("Contents", [])}
+
+    earlier = await keys()
+
+    async def read() -> dict[str, str]:
+        contents = {}
+        for key in await keys() - earlier:
+            found = await client.get_object(Bucket=storage._bucket, Key=key)
+            contents[key] = (await found["Body"].read()).decode()
+        return contents
+
+    return read
+
+
+@pytest.fixture
+async def requested(api: Api, sql: Sql, storage: Storage) -> None:
+    """Request a report on three users with keys."""
+    await make_segments(api, "a")
+    for user_id, key in KEYS.items():
+        await insert_membership(sql, user_id, "a", joined_at=MARCH)
+        await set_user_key(api, user_id, key)
+    assert (await create_report(api, year=2024, month=3, withKeys=True))["errors"] == []
+
+
+@pytest.fixture
+async def ready(requested: None, report_context: FileContext) -> None:
+    await make_report(report_context, 1)

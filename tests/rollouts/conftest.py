@@ -1,13 +1,17 @@
 """Fixtures for tests of rollouts."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from segmentql.adapters.database import Database
+from segmentql.local import LocalServers, with_database
 from segmentql.rollouts import actors
 from segmentql.rollouts.actors import advance_rollout
 from tests.conftest import Api, Sql
 from tests.operations import create_segment
 from tests.rollouts.helpers import store_users
+from tests.rollouts.worker_helpers import reject_backward_progress
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +28,16 @@ async def planned(api: Api, sql: Sql, database: Database) -> Api:
     await create_segment(api, slug="A", rollout={"stages": stages})
     await advance_rollout(database, 1)
     return api
+
+
+@pytest.fixture
+def url(servers: LocalServers) -> str:
+    """The superuser's URL of this run's database."""
+    return with_database(servers.superuser_url, "run")
+
+
+@pytest.fixture
+async def reject_lost_progress(sql: Sql, url: str) -> AsyncIterator[None]:
+    """Check that no pass loses progress."""
+    async with reject_backward_progress(url):
+        yield

@@ -1,56 +1,40 @@
-"""A real `segmentql worker` process runs rollouts despite lost messages, crashes and outages.
+"""Real `segmentql worker` processes run rollouts despite lost messages, crashes and stops.
 
 To stop a pass at a known point, a test locks a user of its third chunk.
 """
 
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import pytest
 from redis import Redis
 
 from segmentql.adapters.jobs import Job, JobPublisher, Message
-from segmentql.local import LocalServers, with_database
 from segmentql.rollouts.chunks import CHUNK_USERS
 from segmentql.rollouts.jobs import ADVANCE_ROLLOUT, START_ROLLOUT_STAGE
-from segmentql.rollouts.passes import MAX_FAILURES
 from segmentql.settings import Settings
 from tests.conftest import Api, RunWorker, Sql, until
 from tests.operations import parse_timestamp
-from tests.rollouts.helpers import (
-    expected_sample,
-    history_counts,
-    members,
-    membership_ids,
-    store_users,
-)
+from tests.rollouts.helpers import expected_sample, members, membership_ids, store_users
+from tests.rollouts.three_chunks import USERS, assert_exact, in_third_chunk
 from tests.rollouts.worker_helpers import (
-    assert_members_are,
     count_blocked_workers,
     create_segment_with_rollout,
     has_status,
+    is_logged,
     locked_user,
     read_pass,
     read_rollout,
-    reject_backward_progress,
     replace_rollout,
-    resume_rollout,
     stage_statuses,
     worker_is_blocked,
 )
 
-USERS = range(1, 2 * CHUNK_USERS + 2_001)
-"""Users of three chunks; the last chunk is short."""
+pytestmark = pytest.mark.usefixtures("reject_lost_progress")
+
 FEW = 2_000
-
-
-@pytest.fixture
-def url(servers: LocalServers) -> str:
-    """The superuser's URL of this run's database."""
-    return with_database(servers.superuser_url, "run")
 
 
 @pytest.fixture
@@ -58,26 +42,6 @@ def redis(settings: Settings) -> Iterator[Redis]:
     client = Redis.from_url(settings.redis_url)
     yield client
     client.close()
-
-
-@pytest.fixture(autouse=True)
-async def reject_lost_progress(sql: Sql, url: str) -> AsyncIterator[None]:
-    """Check that no pass loses progress."""
-    async with reject_backward_progress(url):
-        yield
-
-
-def in_third_chunk(segment_id: int, percent: float) -> int:
-    """Return a user of the sample in the third chunk."""
-    sample = expected_sample(segment_id, USERS, percent)
-    return min(user_id for user_id in sample if user_id > 2 * CHUNK_USERS)
-
-
-async def assert_exact(sql: Sql, segment_id: int, users: range, percent: float) -> None:
-    """Check that exactly the sample joined, each user once."""
-    sample = expected_sample(segment_id, users, percent)
-    await assert_members_are(sql, segment_id, sample)
-    assert await history_counts(sql, segment_id) == {("JOINED", "ROLLOUT"): len(sample)}
 
 
 async def messages_wait(redis: Redis, job: Job, number: int, *, delayed: bool = False) -> bool:
@@ -94,10 +58,6 @@ def send(settings: Settings, messages: Sequence[Message]) -> None:
 async def only_one_is_unfinished(redis: Redis, job: Job) -> bool:
     """Return whether exactly one message is unfinished."""
     return redis.hlen(f"dramatiq:{job.queue}.msgs") == 1
-
-
-async def is_logged(log: Path, text: str) -> bool:
-    return text in log.read_text()
 
 
 # --- Messages and the scheduler -------------------------------------------------------------------
@@ -237,77 +197,3 @@ async def test_sigterm_finishes_the_current_job_and_requeues_the_rest(
             await until(partial(has_status, api, slug, "COMPLETED"))
     await assert_exact(sql, 1, USERS, 10)
     await assert_exact(sql, 2, USERS, 10)
-
-
-# --- Failures -------------------------------------------------------------------------------------
-
-
-async def test_database_outage_does_not_fail_the_rollout(
-    *, api: Api, servers: LocalServers, sql: Sql, url: str, run_worker: RunWorker, tmp_path: Path
-) -> None:
-    await store_users(sql, len(USERS))
-    log = tmp_path / "worker-1.log"
-    async with run_worker():
-        async with locked_user(url, in_third_chunk(1, 10)):
-            await create_segment_with_rollout(api, "A", percent=10)
-            await until(partial(worker_is_blocked, sql))
-            await servers.postgres.stop()
-        try:
-            await until(partial(is_logged, log, "Unavailable"))
-        finally:
-            await servers.postgres.start()
-        fresh = await asyncpg.connect(url)
-        await until(partial(has_status, api, "A", "COMPLETED"))
-    rollout = await read_rollout(api, "A")
-    assert (rollout["failure"], (await read_pass(fresh, 1))["failures"]) == (None, 0)
-    await assert_exact(fresh, 1, USERS, 10)
-    await fresh.close()
-
-
-async def test_repeated_connection_losses_do_not_fail_the_rollout(
-    api: Api, sql: Sql, url: str, run_worker: RunWorker
-) -> None:
-    await store_users(sql, len(USERS))
-    async with run_worker():
-        async with locked_user(url, in_third_chunk(1, 10)):
-            await create_segment_with_rollout(api, "A", percent=10)
-            for _ in range(2 * MAX_FAILURES):  # each job makes two attempts
-                await until(partial(worker_is_blocked, sql))
-                await sql.execute(
-                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-                    "WHERE application_name = 'segmentql worker' AND wait_event_type = 'Lock'"
-                )
-            await until(partial(worker_is_blocked, sql))
-            assert (await read_rollout(api, "A"))["status"] == "RUNNING"
-            assert (await read_pass(sql, 1))["failures"] == 0
-        await until(partial(has_status, api, "A", "COMPLETED"))
-    await assert_exact(sql, 1, USERS, 10)
-
-
-async def test_failed_rollout_completes_after_the_cause_is_fixed_and_resumed(
-    api: Api, sql: Sql, run_worker: RunWorker
-) -> None:
-    await store_users(sql, len(USERS))
-    sample = expected_sample(1, USERS, 10)
-    rejected_user = in_third_chunk(1, 10)
-    await sql.execute(
-        f"ALTER TABLE memberships ADD CONSTRAINT nobody CHECK (user_id <> {rejected_user})"
-    )
-    try:
-        async with run_worker():
-            await create_segment_with_rollout(api, "A", percent=10)
-            await until(partial(has_status, api, "A", "FAILED"))
-            rollout = await read_rollout(api, "A")
-            assert rollout["failure"] == "repeated internal errors; see the worker's log"
-            assert rollout["usersSeen"] == 2 * CHUNK_USERS
-            assert stage_statuses(rollout) == ["ACTIVE"]
-            assert (await members(sql, 1)).keys() == {
-                user_id for user_id in sample if user_id <= 2 * CHUNK_USERS
-            }
-            await sql.execute("ALTER TABLE memberships DROP CONSTRAINT nobody")
-            await resume_rollout(api, "A")
-            await until(partial(has_status, api, "A", "COMPLETED"))
-    finally:
-        await sql.execute("ALTER TABLE memberships DROP CONSTRAINT IF EXISTS nobody")
-    assert (await read_rollout(api, "A"))["failure"] is None
-    await assert_exact(sql, 1, USERS, 10)

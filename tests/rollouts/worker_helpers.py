@@ -1,10 +1,11 @@
 """Helpers for tests of rollouts with real worker processes.
 
-They use only the API and SQL, so that they work with any database and number of processes.
+They use only the API, SQL and logs, so that they work with any database and number of processes.
 """
 
 from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -110,6 +111,10 @@ async def count_blocked_workers(sql: Sql) -> int:
 
 async def worker_is_blocked(sql: Sql) -> bool:
     return await count_blocked_workers(sql) > 0
+
+
+async def is_logged(log: Path, text: str) -> bool:
+    return text in log.read_text()
 
 
 @asynccontextmanager
