@@ -280,3 +280,17 @@ async def test_failed_dump_leaves_nothing(source: Source) -> None:
     assert status == 1
     assert 'database "missing" does not exist' in output
     assert list(operator.folder.glob("missing*")) == []
+
+
+async def test_file_that_is_no_dump_creates_no_database(source: Source) -> None:
+    operator, url = source.operator, source.servers.superuser_url
+    Path(operator.path("text.dump")).write_text("text")
+    for name, reason in (
+        ("text.dump", "does not appear to be a valid archive"),
+        ("none.dump", "could not open input file"),
+    ):
+        status, output = await operator.result("restore-dump.sh", name, "nothing", url=url)
+        assert (status, reason in output) == (1, True), output
+    sql: Sql = await asyncpg.connect(url)
+    assert not await sql.fetchval("SELECT count(*) FROM pg_database WHERE datname = 'nothing'")
+    await sql.close()

@@ -1,6 +1,7 @@
 """Recoveries by the script of docs/operations/backup that fail, or that are repeated."""
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 from segmentql.local import LocalServers
 from tests.backups import (
     NO_FSYNC,
+    PAGES,
     Operator,
     adopt_cluster,
     connect_superuser,
@@ -30,6 +32,12 @@ LATEST: Final = "latest"
 UTC_TIME: Final = (
     "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')"
 )
+
+ARCHIVE_AGAIN: Final = re.findall(
+    r'-c "(ALTER SYSTEM (?:RESET|SET archive_mode) [^"]*)"',
+    (PAGES / "backup.md").read_text().partition("### Replace the server")[2],
+)
+"""The statements of the page after a recovery."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,11 @@ async def test_each_recovery_from_one_archive_takes_another_timeline(lost: LostS
         recovered = adopt_cluster(lost.operator, name, lost.servers)
         async with started(recovered) as sql:
             assert await numbers(sql) == rows
-            await set_configuration(sql, archive_mode="on")
+            for statement in ARCHIVE_AGAIN:
+                await sql.execute(statement)
+        settings = (recovered.postgres.program.working_folder or Path()) / "postgresql.auto.conf"
+        # A standby that is copied from now on would obey the target.
+        assert "recovery_target" not in settings.read_text()
         async with started(recovered) as sql:
             # A commit waits for no standby.
             newest = await store_row(sql, 10 + timeline)
