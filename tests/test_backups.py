@@ -284,7 +284,7 @@ async def test_failed_dump_leaves_nothing(source: Source) -> None:
 
 async def test_file_that_is_no_dump_creates_no_database(source: Source) -> None:
     operator, url = source.operator, source.servers.superuser_url
-    Path(operator.path("text.dump")).write_text("text")
+    Path(operator.path("text.dump")).write_text("text" * 100)
     for name, reason in (
         ("text.dump", "does not appear to be a valid archive"),
         ("none.dump", "could not open input file"),
