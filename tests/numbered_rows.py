@@ -9,7 +9,8 @@ async def create_numbers(sql: Sql) -> None:
 
 async def store_row(sql: Sql, number: int) -> str:
     """Store a row, and begin a new file of the log; return the name of the file with the row."""
-    await sql.execute("INSERT INTO numbers VALUES ($1)", number)
+    # With a timeout, because a commit may wait for a standby.
+    await sql.execute("INSERT INTO numbers VALUES ($1)", number, timeout=30)
     name: str = await sql.fetchval("SELECT pg_walfile_name(pg_switch_wal())")
     return name
 
