@@ -4,8 +4,9 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ from tests.history.clusters import ACCOUNT, cluster_servers
 PAGES: Final = Path(__file__).parents[1] / "docs" / "operations"
 SCRIPTS: Final = PAGES / "backup"
 
+NO_FSYNC: Final = {"fsync": "off"}  # the machine does not crash
+
 
 def sql_of(page: str) -> list[str]:
     """Return the SQL blocks of a page of docs/operations."""
@@ -39,8 +42,28 @@ class Operator:
     def path(self, name: str) -> str:
         return str(self.folder / name)
 
-    def script(self, name: str) -> str:
-        return self.path(f"scripts/{name}")
+    @property
+    def archive(self) -> Path:
+        return self.folder / "archive"
+
+    @property
+    def archive_command(self) -> str:
+        """PostgreSQL's setting that archives its log by the script."""
+        return f"{self.path('scripts/archive-wal.sh')} {self.archive} %p %f"
+
+    def replace_program(self, name: str, commands: str) -> None:
+        """Let the scripts run shell commands instead of a program such as `cp`."""
+        folder = self.folder / "programs"
+        folder.mkdir(exist_ok=True)
+        program = folder / name
+        program.write_text(f"#!/bin/sh\nPATH={os.defpath}\n{commands}\n")
+        program.chmod(0o755)
+
+    def restore_program(self, name: str) -> None:
+        (self.folder / "programs" / name).unlink()
+
+    async def has_archived(self, name: str) -> bool:
+        return (self.archive / name).exists()
 
     async def run(self, name: str, *arguments: str, url: str = "") -> str:
         """Run a script that must succeed; return its output.
@@ -54,15 +77,18 @@ class Operator:
         assert status == 0, output
         return output
 
-    async def result(self, name: str, *arguments: str, url: str = "") -> tuple[int, str]:
-        """Run a script; return its exit status and its output."""
+    async def result(
+        self, name: str, *arguments: str, url: str = "", variables: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Run a script; return its exit status, negative for a signal, and its output."""
         process = await asyncio.create_subprocess_exec(
-            self.script(name),
+            self.path(f"scripts/{name}"),
             *arguments,
             cwd=self.folder,
             env={
-                "PATH": f"{find_postgres_bin(ACCOUNT)}:{os.defpath}",
+                "PATH": f"{self.path('programs')}:{find_postgres_bin(ACCOUNT)}:{os.defpath}",
                 **(libpq_variables(url) if url else {}),
+                **(variables or {}),
             },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -75,14 +101,61 @@ class Operator:
         return process.returncode, output.decode()
 
 
-def make_operator(folder: Path) -> Operator:
-    """Return an operator who works in a folder, which is given to the account of the servers."""
-    shutil.copytree(SCRIPTS, folder / "scripts")
-    (folder / "archive").mkdir()
+@contextmanager
+def operator_folder() -> Iterator[Operator]:
+    """Make the folder of an operator, in a temporary folder, for the account of the servers."""
+    with tempfile.TemporaryDirectory(prefix="segmentql-backups-") as name:
+        parent = Path(name)
+        parent.chmod(0o755)
+        folder = parent / "operator"
+        shutil.copytree(SCRIPTS, folder / "scripts")
+        (folder / "archive").mkdir()
+        give_to_account(folder)
+        yield Operator(folder)
+
+
+def give_to_account(folder: Path) -> None:
+    """Give a folder and all in it to the account of the servers."""
     for path in (folder, *folder.rglob("*")):
         if ACCOUNT:
             shutil.chown(path, ACCOUNT.user_id, ACCOUNT.group_id)
-    return Operator(folder)
+
+
+def adopt_cluster(
+    operator: Operator, name: str, source: LocalServers, settings: Mapping[str, str] = NO_FSYNC
+) -> LocalServers:
+    """Return the server, which is not started, with a data directory that an operator made.
+
+    Args:
+        operator: The operator. The data directory is moved out of the folder.
+        name: The name of the data directory.
+        source: The server with the same passwords, in the folder `source`.
+        settings: Settings of PostgreSQL.
+    """
+    parent = operator.folder.parent
+    home = parent / f"{name}-home"
+    home.mkdir()
+    shutil.copy(parent / "source" / "secrets.json", home)
+    adopted = cluster_servers(source, home, settings)  # creates the folder of PostgreSQL
+    Path(operator.path(name)).rename(home / "postgres" / "data")
+    return adopted
+
+
+async def connect_superuser(servers: LocalServers) -> Sql:
+    """Connect to the database that each cluster has."""
+    return await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+
+
+async def is_primary(servers: LocalServers) -> bool:
+    """Return whether a server accepts connections and is not in recovery."""
+    try:
+        sql = await connect_superuser(servers)
+    except (OSError, asyncpg.PostgresError):
+        return False
+    try:
+        return bool(await sql.fetchval("SELECT NOT pg_is_in_recovery()"))
+    finally:
+        await sql.close()
 
 
 def libpq_variables(url: str) -> dict[str, str]:
@@ -149,7 +222,7 @@ async def database_state(servers: LocalServers, database: str) -> list[Any]:
 
 async def administrator_time(servers: LocalServers) -> str:
     """Return the server's time as text, as an operator notes it."""
-    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    sql = await connect_superuser(servers)
     try:
         now: str = await sql.fetchval("SELECT clock_timestamp()::text")
         return now
@@ -164,7 +237,7 @@ async def empty_server(
     """Run another PostgreSQL that has neither the database nor the roles."""
     empty = cluster_servers(servers, folder, settings)
     await empty.postgres.start()
-    sql: Sql = await asyncpg.connect(with_database(empty.superuser_url, SUPERUSER))
+    sql = await connect_superuser(empty)
     for thing in (f"DATABASE {DATABASE}", f"ROLE {OWNER_ROLE}", f"ROLE {SERVICE_ROLE}"):
         await sql.execute(f"DROP {thing}")
     await sql.close()
@@ -176,7 +249,7 @@ async def empty_server(
 
 async def make_administrator(servers: LocalServers) -> str:
     """Create the role of a managed database, which is not a superuser, and return its URL."""
-    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    sql = await connect_superuser(servers)
     await sql.execute("CREATE ROLE administrator LOGIN CREATEDB CREATEROLE PASSWORD 'secret'")
     await sql.close()
     url = make_url(servers.superuser_url).set(username="administrator", password="secret")
@@ -184,7 +257,7 @@ async def make_administrator(servers: LocalServers) -> str:
 
 
 async def set_passwords(servers: LocalServers) -> None:
-    sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
+    sql = await connect_superuser(servers)
     for url in (servers.owner_url, servers.service_url):
         role, password = url.removeprefix("postgresql://").partition("@")[0].split(":")
         await sql.execute(f"ALTER ROLE {role} PASSWORD '{password}'")

@@ -1,8 +1,6 @@
 """Backups of a database in use, restored by the scripts of docs/operations/backup."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +11,23 @@ import pytest
 
 from segmentql.adapters import migrations
 from segmentql.local import LocalServers, with_database
-from segmentql.local.postgres import DATABASE, SUPERUSER
+from segmentql.local.postgres import DATABASE
 from tests.backups import (
+    NO_FSYNC,
     Operator,
     administrator_time,
+    adopt_cluster,
     database_state,
     empty_server,
+    is_primary,
     make_administrator,
-    make_operator,
+    operator_folder,
     set_passwords,
     sql_of,
 )
 from tests.conftest import Api, RunWorker, Sql, serving, until
 from tests.feed.queries import CHANGES, all_changes, changes
-from tests.history.clusters import cluster_servers, migrated_cluster
+from tests.history.clusters import migrated_cluster
 from tests.operations import create_user, delete_user, make_segments, update_segment_members
 from tests.rollouts.graphql_client import read_rollout, set_rollout
 from tests.timeline import SECOND, add_membership, history_inconsistencies
@@ -36,7 +37,6 @@ pytestmark = [
     pytest.mark.usefixtures("s3"),
 ]
 
-NO_FSYNC: Final = {"fsync": "off"}  # the machine does not crash
 EXPIRED_USER: Final = 77
 RESTORED: Final = "restored"
 
@@ -63,15 +63,11 @@ class Source:
 @pytest.fixture(scope="module")
 async def source(servers: LocalServers) -> AsyncIterator[Source]:
     """Run a server that archives its log by the script, with data that no worker has handled."""
-    with tempfile.TemporaryDirectory(prefix="segmentql-backups-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "operator").mkdir()
-        operator = make_operator(folder / "operator")
-        command = f"{operator.script('archive-wal.sh')} {operator.path('archive')} %p %f"
-        settings = {**NO_FSYNC, "archive_mode": "on", "archive_command": command}
+    with operator_folder() as operator:
+        folder = operator.folder.parent / "source"
+        settings = {"archive_mode": "on", "archive_command": operator.archive_command}
         async with (
-            migrated_cluster(servers, folder / "source", settings) as running,
+            migrated_cluster(servers, folder, NO_FSYNC | settings) as running,
             serving(running.settings(DATABASE)) as api,
         ):
             yield Source(running, operator, api, await store_data(api, running))
@@ -223,19 +219,14 @@ async def test_base_backup_is_recovered_to_a_time(source: Source, run_worker: Ru
     lost = await lose_changes(source)
     await archive_log(source)
 
-    home = operator.folder.parent / "recovered"
-    home.mkdir()
-    shutil.copy(operator.folder.parent / "source" / "secrets.json", home)
-    recovered = cluster_servers(source.servers, home, NO_FSYNC)
-    data = str(operator.folder / "data")
-    await operator.run("recover.sh", operator.path("base"), operator.path("archive"), data, moment)
-    Path(data).rename(home / "postgres" / "data")
+    await operator.run("recover.sh", "base", "archive", "recovered", moment)
+    recovered = adopt_cluster(operator, "recovered", source.servers)
     recovered.postgres.launch()
     try:
         await until(lambda: is_primary(recovered), seconds=60)
         assert await database_state(recovered, DATABASE) == state
         # The next recovery to the end of the archive would follow this timeline.
-        assert list(Path(operator.path("archive")).glob("*.history")) == []
+        assert list(operator.archive.glob("*.history")) == []
         await check_restored(source, recovered, run_worker, before=before, lost=lost)
     finally:
         await recovered.postgres.kill()
@@ -246,22 +237,7 @@ async def archive_log(source: Source) -> None:
     sql: Sql = await asyncpg.connect(source.servers.superuser_url)
     name = await sql.fetchval("SELECT pg_walfile_name(pg_switch_wal())")
     await sql.close()
-
-    async def is_archived() -> bool:
-        return Path(source.operator.path(f"archive/{name}")).exists()
-
-    await until(is_archived, seconds=60)
-
-
-async def is_primary(servers: LocalServers) -> bool:
-    try:
-        sql: Sql = await asyncpg.connect(with_database(servers.superuser_url, SUPERUSER))
-    except (OSError, asyncpg.PostgresError):
-        return False
-    try:
-        return bool(await sql.fetchval("SELECT NOT pg_is_in_recovery()"))
-    finally:
-        await sql.close()
+    await until(lambda: source.operator.has_archived(name), seconds=60)
 
 
 async def test_scripts_overwrite_nothing(source: Source) -> None:
@@ -284,6 +260,19 @@ async def test_scripts_overwrite_nothing(source: Source) -> None:
     assert Path(f"{archive}/0001").read_text() == "log"
     Path(f"{archive}/0001").unlink()
 
+
+async def test_interrupted_base_backup_gets_no_name(source: Source) -> None:
+    operator, url = source.operator, source.servers.superuser_url
+    operator.replace_program("pg_verifybackup", "kill -9 $PPID")
+    assert await operator.result("base-backup.sh", "interrupted", url=url) == (-9, "")
+    operator.restore_program("pg_verifybackup")
+    assert not (operator.folder / "interrupted").exists()
+    status, output = await operator.result("base-backup.sh", "interrupted", url=url)
+    assert (status, "interrupted.part exists: an earlier run" in output) == (1, True), output
+
+
+async def test_failed_dump_leaves_nothing(source: Source) -> None:
+    operator = source.operator
     missing = operator.path("missing.dump")
     status, output = await operator.result(
         "dump.sh", "missing", missing, url=source.servers.owner_url
@@ -291,3 +280,17 @@ async def test_scripts_overwrite_nothing(source: Source) -> None:
     assert status == 1
     assert 'database "missing" does not exist' in output
     assert list(operator.folder.glob("missing*")) == []
+
+
+async def test_file_that_is_no_dump_creates_no_database(source: Source) -> None:
+    operator, url = source.operator, source.servers.superuser_url
+    Path(operator.path("text.dump")).write_text("text" * 100)
+    for name, reason in (
+        ("text.dump", "does not appear to be a valid archive"),
+        ("none.dump", "could not open input file"),
+    ):
+        status, output = await operator.result("restore-dump.sh", name, "nothing", url=url)
+        assert (status, reason in output) == (1, True), output
+    sql: Sql = await asyncpg.connect(url)
+    assert not await sql.fetchval("SELECT count(*) FROM pg_database WHERE datname = 'nothing'")
+    await sql.close()

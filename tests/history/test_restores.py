@@ -4,9 +4,7 @@ Each restored database then gets more writes than were lost, so that the positio
 last row exists again.
 """
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +20,15 @@ from segmentql.history.settled import (
 )
 from segmentql.local import LocalServers, with_database
 from segmentql.local.postgres import DATABASE, SUPERUSER
+from tests.backups import (
+    NO_FSYNC,
+    Operator,
+    adopt_cluster,
+    is_primary,
+    operator_folder,
+)
 from tests.conftest import Sql, empty_tables, until
-from tests.history.clusters import ACCOUNT, cluster_servers, migrated_cluster, run_client
+from tests.history.clusters import migrated_cluster, run_client
 from tests.history.writers import join, position_of
 from tests.timeline import make_segment, make_users
 
@@ -36,10 +41,9 @@ LOST_JOINS: Final = 40
 class Primary:
     """The server that is lost, and the cursors of a reader that has followed it."""
 
-    def __init__(self, servers: LocalServers, folder: Path, sql: Sql) -> None:
+    def __init__(self, servers: LocalServers, operator: Operator, sql: Sql) -> None:
         self.servers = servers
-        self.folder = folder
-        self.archive = folder / "archive"
+        self.operator = operator
         self.sql = sql
         """A connection of the superuser."""
         self.segment_id = 0
@@ -54,26 +58,16 @@ class Primary:
         return await settled_row(self.servers)
 
     async def back_up(self, name: str) -> Path:
-        """Copy the running cluster into a new data folder; return the folder."""
-        folder = self.folder / name
-        (folder / "postgres").mkdir(parents=True)
-        shutil.copy(self.folder / "data" / "secrets.json", folder)
-        own(folder / "postgres")
+        """Copy the data directory of the running server; return the copy."""
+        folder = Path(self.operator.path(name))
         await run_client(
             "pg_basebackup",
             f"--dbname={with_database(self.url, SUPERUSER)}",
-            f"--pgdata={folder / 'postgres' / 'data'}",
+            f"--pgdata={folder}",
             "--checkpoint=fast",
             "--no-sync",
         )
         return folder
-
-
-def own(path: Path) -> None:
-    """Give a folder to the account of the servers."""
-    path.chmod(0o700)
-    if ACCOUNT:
-        shutil.chown(path, ACCOUNT.user_id, ACCOUNT.group_id)
 
 
 async def join_and_leave(sql: Sql, segment_id: int, joins: int) -> None:
@@ -93,30 +87,28 @@ async def settled_row(servers: LocalServers, database: str = DATABASE) -> Histor
 
 
 @pytest.fixture(scope="module")
-async def archiving_servers(servers: LocalServers) -> AsyncIterator[LocalServers]:
+def operator() -> Iterator[Operator]:
+    with operator_folder() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def archiving_servers(
+    servers: LocalServers, operator: Operator
+) -> AsyncIterator[LocalServers]:
     """Run another PostgreSQL, which archives its log, with a migrated database."""
-    with tempfile.TemporaryDirectory(prefix="segmentql-restore-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        archive = folder / "archive"
-        archive.mkdir()
-        own(archive)
-        settings = {
-            "fsync": "off",  # the machine does not crash
-            "archive_mode": "on",
-            "archive_command": f"cp %p {archive}/%f",
-        }
-        async with migrated_cluster(servers, folder / "data", settings) as running:
-            yield running
+    folder = operator.folder.parent / "source"
+    settings = {"archive_mode": "on", "archive_command": operator.archive_command}
+    async with migrated_cluster(servers, folder, NO_FSYNC | settings) as running:
+        yield running
 
 
 @pytest.fixture
-async def primary(archiving_servers: LocalServers) -> AsyncIterator[Primary]:
+async def primary(archiving_servers: LocalServers, operator: Operator) -> AsyncIterator[Primary]:
     """Return the server with empty tables, a segment and users."""
-    folder = archiving_servers.postgres.program.pid_file.parents[2]
     sql = await asyncpg.connect(archiving_servers.superuser_url)
     await empty_tables(sql)
-    opened = Primary(archiving_servers, folder, sql)
+    opened = Primary(archiving_servers, operator, sql)
     await make_users(sql, 1)
     opened.segment_id = await make_segment(sql, "A")
     yield opened
@@ -151,23 +143,23 @@ async def check_cursors(
 
 async def test_cursor_is_reset_after_a_restore_from_a_dump(primary: Primary) -> None:
     kept = await primary.write(3)
-    dump = primary.archive / "dump"
+    dump = primary.operator.path("dump")
     await run_client("pg_dump", f"--dbname={primary.url}", "--format=custom", f"--file={dump}")
     lost = await primary.write(LOST_JOINS)
 
     await primary.sql.execute("CREATE DATABASE restored TEMPLATE template0")
     url = with_database(primary.url, "restored")
-    await run_client("pg_restore", f"--dbname={url}", "--exit-on-error", str(dump))
+    await run_client("pg_restore", f"--dbname={url}", "--exit-on-error", dump)
     await check_cursors(primary, primary.servers, kept=kept, lost=lost, database="restored")
     await primary.sql.execute("DROP DATABASE restored")
 
 
 async def test_cursor_is_reset_after_a_restore_from_a_base_backup(primary: Primary) -> None:
     kept = await primary.write(3)
-    folder = await primary.back_up("backup")
+    await primary.back_up("backup")
     lost = await primary.write(LOST_JOINS)
 
-    restored = cluster_servers(primary.servers, folder, {"fsync": "off"})
+    restored = adopt_cluster(primary.operator, "backup", primary.servers)
     await restored.postgres.start()
     try:
         await check_cursors(primary, restored, kept=kept, lost=lost)
@@ -182,22 +174,14 @@ async def test_cursor_is_reset_after_a_point_in_time_recovery(primary: Primary) 
     lost = await primary.write(LOST_JOINS)
     segment = await primary.sql.fetchval("SELECT pg_walfile_name(pg_switch_wal())")
 
-    async def is_archived() -> bool:
-        return bool((primary.archive / segment).exists())
-
-    await until(is_archived)
-    signal = folder / "postgres" / "data" / "recovery.signal"
-    signal.touch()
-    restored = cluster_servers(
-        primary.servers,
-        folder,
-        {
-            "fsync": "off",
-            "restore_command": f"cp {primary.archive}/%f %p",
-            "recovery_target_name": "before",
-            "recovery_target_action": "promote",
-        },
-    )
+    await until(lambda: primary.operator.has_archived(segment))
+    (folder / "recovery.signal").touch()
+    settings = {
+        "restore_command": f"cp {primary.operator.archive}/%f %p",
+        "recovery_target_name": "before",
+        "recovery_target_action": "promote",
+    }
+    restored = adopt_cluster(primary.operator, folder.name, primary.servers, NO_FSYNC | settings)
     restored.postgres.launch()
     try:
         await until(lambda: is_primary(restored))
@@ -208,8 +192,8 @@ async def test_cursor_is_reset_after_a_point_in_time_recovery(primary: Primary) 
 
 async def test_cursor_is_reset_after_a_lagging_replica_is_promoted(primary: Primary) -> None:
     folder = await primary.back_up("replica")
-    (folder / "postgres" / "data" / "standby.signal").touch()
-    replica = cluster_servers(primary.servers, folder, {"fsync": "off"})
+    (folder / "standby.signal").touch()
+    replica = adopt_cluster(primary.operator, folder.name, primary.servers)
     replica.postgres.launch()
     try:
         await until(replica.postgres.program.is_ready)
@@ -232,16 +216,6 @@ async def test_cursor_is_reset_after_a_lagging_replica_is_promoted(primary: Prim
         await check_cursors(primary, replica, kept=kept, lost=lost)
     finally:
         await replica.postgres.kill()
-
-
-async def is_primary(servers: LocalServers) -> bool:
-    if not await servers.postgres.program.is_ready():
-        return False
-    sql = await asyncpg.connect(servers.superuser_url)
-    try:
-        return bool(await sql.fetchval("SELECT NOT pg_is_in_recovery()"))
-    finally:
-        sql.terminate()
 
 
 async def has_no_receiver(sql: Sql) -> bool:

@@ -8,17 +8,18 @@ set -eu
 [ $# -eq 3 ] || { echo "usage: archive-wal.sh ARCHIVE PATH NAME" >&2; exit 2; }
 archive=$1 path=$2 name=$3
 
-# Copies a file, unless the archive has it. PostgreSQL may archive a file again after a crash.
+# Copies a file, unless the archive has it. PostgreSQL archives a file again after a failed attempt
+# and after a crash. After a success it deletes its own copy, so the file must be on the disk.
 store() {
-    if [ -e "$archive/$2" ]; then
-        cmp -s "$1" "$archive/$2" && return
+    if [ ! -e "$archive/$2" ]; then
+        cp "$1" "$archive/$2.part"
+        sync "$archive/$2.part"
+        mv "$archive/$2.part" "$archive/$2"
+    elif ! cmp -s "$1" "$archive/$2"; then
         echo "archive-wal.sh: $archive/$2 exists with other content" >&2
         exit 1
     fi
-    cp "$1" "$archive/$2.part"
-    sync "$archive/$2.part"
-    mv "$archive/$2.part" "$archive/$2"
-    sync "$archive"
+    sync "$archive/$2" "$archive"
 }
 
 # The history of the timeline comes first. PostgreSQL does not archive it if archiving was off at the

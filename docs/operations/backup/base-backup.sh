@@ -7,8 +7,15 @@
 # The user must have the attribute REPLICATION. The backup has all databases, roles and passwords.
 set -eu
 [ $# -eq 1 ] || { echo "usage: base-backup.sh FOLDER" >&2; exit 2; }
-folder=$1
-[ ! -e "$folder" ] || { echo "base-backup.sh: $folder exists" >&2; exit 1; }
+folder=${1%/}
+
+fail() {
+    echo "base-backup.sh: $1" >&2
+    exit 1
+}
+
+[ ! -e "$folder" ] || fail "$folder exists"
+[ ! -e "$folder.part" ] || fail "$folder.part exists: an earlier run was interrupted. Delete it"
 
 pg_basebackup --pgdata="$folder.part" --checkpoint=fast --wal-method=stream
 pg_verifybackup --quiet "$folder.part"

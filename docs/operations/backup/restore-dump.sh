@@ -13,6 +13,8 @@ set -eu
 }
 file=$1 database=$2 owner=${3:-segmentql_owner} service=${4:-segmentql_service}
 
+# Before anything is created: the file exists, and is a backup.
+pg_restore --list "$file" > /dev/null
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname=postgres \
     --set=owner="$owner" --set=service="$service" --set=database="$database" <<'SQL'
 SELECT format('CREATE ROLE %I LOGIN', name) FROM unnest(ARRAY[:'owner', :'service']) AS name
