@@ -215,15 +215,14 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(statement)
 
 
-# A downgrade leaves the partitions of kept joins as they are. Months stay dropped.
+# A downgrade leaves the partitions of kept joins as they are. Months stay dropped. The lock waits
+# for a transaction that drops history now.
 def downgrade() -> None:
-    earliest = (
-        op.get_bind()
-        .exec_driver_sql(
-            "SELECT earliest_at::text FROM dropped_history WHERE earliest_at > '-infinity'"
-        )
-        .scalar()
-    )
+    execute = op.get_bind().exec_driver_sql
+    execute("LOCK TABLE dropped_history IN ACCESS EXCLUSIVE MODE")
+    earliest = execute(
+        "SELECT earliest_at::text FROM dropped_history WHERE earliest_at > '-infinity'"
+    ).scalar()
     if earliest:
         raise CommandError(
             f"history before {earliest} was dropped, and older versions do not know it: they would"
@@ -236,7 +235,7 @@ def downgrade() -> None:
         "DROP FUNCTION check_history_is_complete(timestamptz)",
         "DROP TABLE dropped_history",
     ):
-        op.get_bind().exec_driver_sql(statement)
+        execute(statement)
 
 
 def _make_history_partitions(*, skips_dropped: bool) -> str:

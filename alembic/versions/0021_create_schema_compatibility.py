@@ -1,4 +1,4 @@
-"""Which versions work on the schema, so that one that does not know its revision can start."""
+"""Store the oldest revision whose code works on the schema."""
 
 from alembic import op
 

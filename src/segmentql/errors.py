@@ -265,12 +265,19 @@ class SchemaMismatch(SegmentQLError):
 
 
 class SchemaTooNew(SchemaMismatch):
-    """A newer version migrated the database."""
+    """A newer version migrated the database.
 
-    def __init__(self, revision: str, version: str) -> None:
-        super().__init__(
-            f"revision {revision}, which this version ({version}) does not know", "update SegmentQL"
-        )
+    Args:
+        revision: the database's revision.
+        version: this version.
+        oldest_compatible: the oldest revision whose code works on the schema, if it is known.
+    """
+
+    def __init__(self, revision: str, version: str, oldest_compatible: str | None = None) -> None:
+        state = f"revision {revision}, which this version ({version}) does not know"
+        if oldest_compatible:
+            state += f" and which supports only versions from revision {oldest_compatible}"
+        super().__init__(state, "update SegmentQL")
 
 
 class SchemaTooOld(SchemaMismatch):

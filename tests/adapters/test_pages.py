@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segmentql.adapters.pages import META_ELEMENT, Page, origin
+from segmentql.adapters.pages import META_ELEMENT, Page, missing_pages, origin
 from segmentql.settings import Settings
 from tests.conftest import Api, serving
 
@@ -91,3 +91,20 @@ async def test_pages_say_whether_a_key_is_required(
         for path in ("/", "/graphql"):
             page = (await api.http.get(path, headers=BROWSER)).text
             assert META_ELEMENT.format("auth", auth) in page
+
+
+def test_only_enabled_pages_can_be_missing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segmentql.adapters.pages.STATIC", tmp_path)
+
+    def missing(console: str, graphiql: str) -> list[str]:
+        changes = {"console": console, "graphiql": graphiql}
+        return missing_pages(settings.model_copy(update=changes))
+
+    assert missing("on", "on") == ["console", "GraphiQL"]
+    assert missing("on", "off") == ["console"]
+    assert missing("off", "on") == ["GraphiQL"]
+    assert missing("off", "off") == []
+    (tmp_path / "index.html").write_text("built")
+    assert missing("on", "on") == ["GraphiQL"]

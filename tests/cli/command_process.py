@@ -8,12 +8,21 @@ from segmentql.settings import Settings
 from tests.conftest import PATIENCE_SECONDS, environment
 
 
-async def run(settings: Settings, folder: Path, *arguments: str) -> tuple[int | None, str]:
-    """Run a command; return its exit code and output."""
+async def run(
+    settings: Settings, folder: Path, *arguments: str, **changes: str
+) -> tuple[int | None, str]:
+    """Run a command; return its exit code and output.
+
+    Args:
+        settings: The settings of the command.
+        folder: The current folder of the command.
+        arguments: The arguments of `segmentql`.
+        changes: More environment variables.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "segmentql", *arguments),
         cwd=folder,
-        env=environment(settings),
+        env=environment(settings, **changes),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

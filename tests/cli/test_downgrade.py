@@ -1,27 +1,52 @@
 """`segmentql downgrade` undoes migrations, and refuses where that would be wrong."""
 
 import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
 
 from segmentql.adapters import migrations
 from segmentql.adapters.revisions import known_revisions
 from segmentql.local import LocalServers, with_database
 from segmentql.settings import Settings
 from tests.cli.command_process import run
-from tests.conftest import Sql
+from tests.conftest import PATIENCE_SECONDS, Sql, environment
+from tests.pooler import behind_pooler, pgbouncer
 
 pytestmark = pytest.mark.slow  # each test starts a command, which takes a second to import
 
 OLDER, NEWEST = known_revisions()[-2:]
+SESSIONS: Final = (
+    "Error: stop all processes first; if a pooler then keeps connections open, close them"
+    " (RECONNECT in PgBouncer's admin console). Sessions of the service's or the owner's role:"
+    " segmentql api (1)\n"
+)
 
 
 @pytest.fixture
 async def migrated(blank: Settings) -> Settings:
     await asyncio.to_thread(migrations.upgrade, blank)
     return blank
+
+
+@asynccontextmanager
+async def session(settings: Settings, url: str) -> AsyncIterator[None]:
+    """Open a session in the database of `settings`, as a process of the service does."""
+    connection = await asyncpg.connect(
+        with_database(url, settings.database_url.rpartition("/")[2]),
+        server_settings={"application_name": "segmentql api"},
+    )
+    try:
+        yield
+    finally:
+        await connection.close()
 
 
 async def revision(sql: Sql) -> str | None:
@@ -60,20 +85,61 @@ async def test_connected_session_is_named(
     servers: LocalServers, migrated: Settings, inside: Sql, tmp_path: Path, role: str
 ) -> None:
     url = servers.service_url if role == "service" else servers.owner_url
-    session = await asyncpg.connect(
-        with_database(url, migrated.database_url.rpartition("/")[2]),
-        server_settings={"application_name": "segmentql api"},
-    )
-    try:
+    async with session(migrated, url):
         code, output = await run(migrated, tmp_path, "downgrade", OLDER, "--yes")
-    finally:
-        await session.close()
-    assert (code, output) == (
-        1,
-        "Error: stop all processes first; sessions of the service's or the owner's role:"
-        " segmentql api (1)\n",
-    )
+    assert (code, output) == (1, SESSIONS)
     assert await revision(inside) == NEWEST
+
+
+async def test_session_that_connected_during_the_question_is_named(
+    servers: LocalServers, migrated: Settings, inside: Sql, tmp_path: Path
+) -> None:
+    controller, terminal = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "segmentql", "downgrade", OLDER),
+        cwd=tmp_path,
+        env=environment(migrated),
+        stdin=terminal,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await process.stdout.readuntil(b"[y/N]: ")
+            async with session(migrated, servers.service_url):
+                os.write(controller, b"y\n")
+                output = await process.stdout.read()
+                assert await process.wait() == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        os.close(terminal)
+        os.close(controller)
+    assert output.decode() == SESSIONS
+    assert await revision(inside) == NEWEST
+
+
+async def test_idle_connection_of_a_pooler_is_reported_until_reconnect(
+    migrated: Settings, inside: Sql, tmp_path: Path
+) -> None:
+    role = make_url(migrated.database_url).username or ""
+    async with pgbouncer(migrated.database_url, admin_users=role) as url:
+        pooled = behind_pooler(migrated, url)
+        plain = url.replace("+asyncpg", "")
+        client = await asyncpg.connect(plain)
+        await client.execute("SELECT")
+        await client.close()  # PgBouncer keeps its connection to PostgreSQL
+        code, output = await run(pooled, tmp_path, "downgrade", OLDER, "--yes")
+        assert (code, output) == (1, SESSIONS.replace("segmentql api", "unnamed"))
+
+        admin = await asyncpg.connect(with_database(plain, "pgbouncer"))
+        await admin.execute("RECONNECT")
+        await admin.close()
+        code, output = await run(pooled, tmp_path, "downgrade", OLDER, "--yes")
+    assert code == 0, output
+    assert await revision(inside) == OLDER
 
 
 @pytest.mark.parametrize(
@@ -104,7 +170,10 @@ async def test_migration_that_cannot_be_undone_is_named(
     assert code == 1
     last = output.splitlines()[-1]
     assert last.startswith("Error: history before 2024-03-01")
-    assert last.endswith("keep the migrations; the database is at revision 0020")
+    assert last.endswith(
+        "keep the migrations; the database is at revision 0020, so run `segmentql migrate` before"
+        " you start this version again"
+    )
     assert await revision(inside) == "0020"
 
 

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.slow
 
 OURS = version("segmentql")
 TOO_NEW = f"the database is at revision 9999, which this version ({OURS}) does not know"
+SUPPORTED = "and which supports only versions from revision 9998"
 NEWER = f"it is at revision 9999, which is newer than this version ({OURS}) and supports it"
+UNREACHABLE = "postgresql+asyncpg://u:secret@127.0.0.1:1/d"
 TOO_OLD = f"the database is at revision 0001, but this version ({OURS}) needs {newest_revision()}"
 
 
@@ -46,12 +48,25 @@ async def test_newer_database_is_rejected_and_unchanged(
     for arguments in (("migrate",), ("serve", "--port", "1"), ("worker",)):
         code, output = await run(blank, tmp_path, *arguments)
         assert code == 1
-        assert output.splitlines()[-1] == f"Error: {TOO_NEW}; update SegmentQL"
+        assert output.splitlines()[-1] == f"Error: {TOO_NEW} {SUPPORTED}; update SegmentQL"
         assert "Traceback" not in output
     assert await inside.fetchval("SELECT version_num FROM alembic_version") == "9999"
     finding = await migrations_finding(blank)
     assert (finding.verdict, finding.remedy) == (Verdict.FAILED, "update SegmentQL")
-    assert f"the database is {finding.observation}" == TOO_NEW
+    assert f"the database is {finding.observation}" == f"{TOO_NEW} {SUPPORTED}"
+
+
+async def test_migrate_checks_a_newer_database_as_its_owner(
+    blank: Settings, inside: Sql, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(migrations.upgrade, blank)
+    await set_revision(inside, "9999")
+    owner_url = blank.owner_database_url
+    changes = {"database_url": UNREACHABLE, "migration_database_url": owner_url}
+    code, output = await run(blank.model_copy(update=changes), tmp_path, "migrate")
+    assert (code, output.splitlines()[-1]) == (0, "Note: the database was not changed.")
+    assert NEWER in output
+    assert "database_away_at_start" not in output
 
 
 async def test_newer_database_that_supports_this_version_is_used_and_not_migrated(
@@ -133,9 +148,7 @@ async def test_command_on_a_database_without_tables_suggests_doctor(
 async def test_unreachable_database_does_not_prevent_the_start(
     blank: Settings, tmp_path: Path
 ) -> None:
-    unreachable = blank.model_copy(
-        update={"database_url": "postgresql+asyncpg://u:secret@127.0.0.1:1/d"}
-    )
+    unreachable = blank.model_copy(update={"database_url": UNREACHABLE})
     output = await output_of_start(unreachable, tmp_path, "worker", b"worker_started")
     assert b"database_away_at_start" in output
     assert b"127.0.0.1:1/d" in output

@@ -1,26 +1,25 @@
 """Old and new versions work side by side while and after the database is migrated."""
 
-import asyncio
 import io
 import shutil
 import subprocess
-import sys
 import tarfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import httpx
 import pytest
 from redis import Redis
 
 from segmentql.adapters.revisions import newest_revision
-from segmentql.local import LocalServers, with_database
+from segmentql.local import LocalServers
 from segmentql.local.orphans import ON_LINUX
 from segmentql.settings import Settings
-from tests.conftest import PATIENCE_SECONDS, Sql, environment
+from tests.cli.command_process import run
+from tests.conftest import Sql
 from tests.databases import blank_database
 from tests.e2e.fleet import Command, ServiceProcess, started
 from tests.e2e.service_load import Load, StrictConsumer, store_load_rows
@@ -73,49 +72,41 @@ async def blank(servers: LocalServers, s3: "S3Client") -> AsyncIterator[Settings
         yield settings
 
 
-@pytest.fixture
-async def rows(servers: LocalServers, blank: Settings) -> AsyncIterator[Sql]:
-    """Connect to that database as a superuser."""
-    name = blank.database_url.rsplit("/", maxsplit=1)[-1]
-    connection = await asyncpg.connect(with_database(servers.superuser_url, name))
-    yield connection
-    await connection.close()
+@dataclass(frozen=True)
+class Version:
+    """A version of the service, which runs from its source."""
 
+    source: Path
+    settings: Settings
+    folder: Path
+    """The folder of the logs."""
 
-async def _run(command: str, settings: Settings, source: Mapping[str, str]) -> tuple[int, str]:
-    """Run a command of a version; return its exit code and its output."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "segmentql", command),
-        env=environment(settings, **source),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    async def run(self, command: str) -> tuple[int | None, str]:
+        """Run a command; return its exit code and output."""
+        return await run(self.settings, self.folder, command, PYTHONPATH=str(self.source))
 
+    async def migrate(self) -> None:
+        code, output = await self.run("migrate")
+        assert code == 0, output
 
-async def _migrate(settings: Settings, source: Mapping[str, str]) -> None:
-    code, output = await _run("migrate", settings, source)
-    assert code == 0, output
+    def process(self, command: Command, host: str) -> ServiceProcess:
+        """Prepare a process that listens on `host`."""
+        log = self.folder / f"{command}-{host}.log"
+        changes = {"SEGMENTQL_AUTH": "off", "PYTHONPATH": str(self.source)}
+        return ServiceProcess(command, self.settings, log, SEGMENTQL_HOST=host, **changes)
 
 
 async def test_old_and_new_processes_work_side_by_side(
-    blank: Settings, rows: Sql, old_source: Path, tmp_path: Path
+    blank: Settings, inside: Sql, old_source: Path, tmp_path: Path
 ) -> None:
-    old_version = {"PYTHONPATH": str(old_source)}
-    new_version = {"PYTHONPATH": str(ROOT / "src")}
-
-    def process(command: Command, host: str, version: Mapping[str, str]) -> ServiceProcess:
-        log = tmp_path / f"{command}-{host}.log"
-        changes = {"SEGMENTQL_HOST": host, "SEGMENTQL_AUTH": "off", **version}
-        return ServiceProcess(command, blank, log, **changes)
-
-    old = [process("serve", "127.0.0.2", old_version), process("worker", "127.0.0.2", old_version)]
-    new = [process("serve", "127.0.0.3", new_version), process("worker", "127.0.0.3", new_version)]
-    await _migrate(blank, old_version)
-    before = await rows.fetchval("SELECT version_num FROM alembic_version")
-    position = await store_load_rows(rows)
+    old_version = Version(old_source, blank, tmp_path)
+    new_version = Version(ROOT / "src", blank, tmp_path)
+    commands: list[Command] = ["serve", "worker"]
+    old = [old_version.process(command, "127.0.0.2") for command in commands]
+    new = [new_version.process(command, "127.0.0.3") for command in commands]
+    await old_version.migrate()
+    before = await inside.fetchval("SELECT version_num FROM alembic_version")
+    position = await store_load_rows(inside)
     async with AsyncExitStack() as stack:
         old_client, new_client = [
             await stack.enter_async_context(
@@ -131,8 +122,8 @@ async def test_old_and_new_processes_work_side_by_side(
         load = Load([old_client], consumers=consumers)
         async with load.running():
             await load.works(REQUESTS_ALONE)
-            await _migrate(blank, new_version)
-            assert await rows.fetchval("SELECT version_num FROM alembic_version") > before
+            await new_version.migrate()
+            assert await inside.fetchval("SELECT version_num FROM alembic_version") > before
             await load.works(REQUESTS_ALONE)
             await stack.enter_async_context(started(new))
             load.clients.append(new_client)
@@ -147,28 +138,23 @@ async def test_old_and_new_processes_work_side_by_side(
             await load.works(REQUESTS_ALONE)
         failures = [*load.failures, *(text for each in consumers for text in each.failures)]
         assert failures == []
-        await load.check(rows)
-        await check(consumers, rows, after=position)
+        await load.check(inside)
+        await check(consumers, inside, after=position)
 
 
 async def test_old_processes_start_again_after_the_migration(
-    blank: Settings, rows: Sql, tmp_path: Path
+    blank: Settings, inside: Sql, tmp_path: Path
 ) -> None:
     """A new version has one more migration, and then one that does not support this version."""
-    old_version = {"PYTHONPATH": str(ROOT / "src")}
-    new_version = {"PYTHONPATH": str(copy_source(tmp_path / "new"))}
+    old_version = Version(ROOT / "src", blank, tmp_path)
+    new_version = Version(copy_source(tmp_path / "new"), blank, tmp_path)
     scripts = copy_migrations(tmp_path / "new")
     expanded = add_migration(scripts, 1, oldest_compatible=newest_revision())
 
-    def process(command: Command, host: str) -> ServiceProcess:
-        log = tmp_path / f"{command}-{host}.log"
-        changes = {"SEGMENTQL_HOST": host, "SEGMENTQL_AUTH": "off", **old_version}
-        return ServiceProcess(command, blank, log, **changes)
-
-    apis = [process("serve", "127.0.0.2"), process("serve", "127.0.0.3")]
-    worker = process("worker", "127.0.0.2")
-    await _migrate(blank, old_version)
-    await store_load_rows(rows)
+    apis = [old_version.process("serve", host) for host in ("127.0.0.2", "127.0.0.3")]
+    worker = old_version.process("worker", "127.0.0.2")
+    await old_version.migrate()
+    await store_load_rows(inside)
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
@@ -180,8 +166,8 @@ async def test_old_processes_start_again_after_the_migration(
         load = Load(list(clients))
         async with load.running():
             await load.works(REQUESTS_ALONE)
-            await _migrate(blank, new_version)
-            assert await rows.fetchval("SELECT version_num FROM alembic_version") == expanded
+            await new_version.migrate()
+            assert await inside.fetchval("SELECT version_num FROM alembic_version") == expanded
             await worker.kill()
             await worker.start()
             load.clients.remove(clients[0])
@@ -193,11 +179,12 @@ async def test_old_processes_start_again_after_the_migration(
         for restarted in (apis[0], worker):
             assert f"revision {expanded}, which is newer" in restarted.log.read_text()
         assert load.failures == []
-        await load.check(rows)
+        await load.check(inside)
     contracted = f"{int(expanded) + 1:04}"
     add_migration(scripts, 2, oldest_compatible=contracted)
-    await _migrate(blank, new_version)
+    await new_version.migrate()
     for command in ("serve", "worker", "migrate"):
-        code, output = await _run(command, blank, old_version)
+        code, output = await old_version.run(command)
         assert code == 1
         assert f"Error: the database is at revision {contracted}, which this" in output
+        assert f"supports only versions from revision {contracted};" in output

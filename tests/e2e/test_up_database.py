@@ -49,6 +49,7 @@ async def test_owner_url_is_private_and_unsupported_schema_is_rejected(
         assert await up.wait_for_exit() == 1
         assert (
             f"Error: the database is at revision 9999, which this version ({version('segmentql')})"
-            " does not know; update SegmentQL\n"
+            " does not know and which supports only versions from revision 9999;"
+            " update SegmentQL\n"
         ) in up.output
         assert "Traceback" not in up.output

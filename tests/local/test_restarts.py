@@ -15,6 +15,7 @@ from segmentql.local import process_events
 from segmentql.local.orphans import ON_LINUX
 from segmentql.local.process import ChildProcess
 from segmentql.local.process_events import POLL_SECONDS
+from segmentql.local.program import Program
 from segmentql.local.supervisor import Supervisor
 from tests.conftest import until
 from tests.local.programs import QUICK, SLEEPS, always, pid_of, program
@@ -26,13 +27,7 @@ async def test_dead_child_is_restarted_and_the_reason_printed(
     child = program(tmp_path, "child", SLEEPS)
     await supervisor.start(child)
     first = pid_of(child)
-
-    os.kill(first, signal.SIGKILL)
-
-    async def is_back() -> bool:
-        return any("child restarted" in line for line in messages)
-
-    await until(is_back)
+    await _kill_and_wait_for_restart(child, messages)
     assert pid_of(child) != first
     assert messages[1] == "child died (signal SIGKILL); restarting in 0.01 s"
 
@@ -47,10 +42,7 @@ async def test_running_child_is_not_polled(
     polls = _counted_polls(monkeypatch)
     await asyncio.sleep(10 * POLL_SECONDS)
     assert polls == []
-
-    os.kill(pid_of(child), signal.SIGKILL)
-
-    await until(lambda: _is_back(messages))
+    await _kill_and_wait_for_restart(child, messages)
 
 
 async def test_exit_is_noticed_by_polling_without_pidfd(
@@ -59,10 +51,7 @@ async def test_exit_is_noticed_by_polling_without_pidfd(
     monkeypatch.setattr(process_events, "_open_pidfd", lambda pid: None)
     child = program(tmp_path, "child", SLEEPS)
     await supervisor.start(child)
-
-    os.kill(pid_of(child), signal.SIGKILL)
-
-    await until(lambda: _is_back(messages))
+    await _kill_and_wait_for_restart(child, messages)
 
 
 def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
@@ -78,8 +67,14 @@ def _counted_polls(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
     return polls
 
 
-async def _is_back(messages: list[str]) -> bool:
-    return any("child restarted" in line for line in messages)
+async def _kill_and_wait_for_restart(child: Program, messages: list[str]) -> None:
+    """Kill the child, and wait until the supervisor has restarted it."""
+    os.kill(pid_of(child), signal.SIGKILL)
+
+    async def is_restarted() -> bool:
+        return any("child restarted" in line for line in messages)
+
+    await until(is_restarted)
 
 
 async def test_repeated_deaths_end_the_run_with_the_last_lines(
@@ -179,12 +174,7 @@ async def test_child_with_a_failed_restart_is_still_watched(
     child = replace(program(tmp_path, "child", SLEEPS), before_start=prepare)
     await supervisor.start(child)
     first = pid_of(child)
-    os.kill(first, signal.SIGKILL)
-
-    async def is_back() -> bool:
-        return any("child restarted" in line for line in messages)
-
-    await until(is_back)
+    await _kill_and_wait_for_restart(child, messages)
     assert pid_of(child) != first
     died = [line for line in messages if "died" in line]
     assert [line.split(":")[0] for line in died] == [

@@ -1,6 +1,7 @@
 """Runs the migrations of `alembic/`, from a checkout or from inside the installed package."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,14 +11,21 @@ from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from segmentql.adapters.connections import plain_engine
-from segmentql.adapters.revisions import check_not_newer, current_revision, scripts_folder
+from segmentql.adapters.revisions import (
+    check_not_newer,
+    check_schema,
+    current_revision,
+    scripts_folder,
+)
 from segmentql.errors import DowngradeRefused, Unavailable
 from segmentql.settings import Settings
 
 _SESSIONS: Final = text("""
-SELECT application_name, count(*) AS sessions FROM pg_stat_activity
+SELECT coalesce(nullif(application_name, ''), 'unnamed') AS name, count(*) AS sessions
+FROM pg_stat_activity
 WHERE datname = current_database() AND usename IN (current_user, :service_role)
     AND pid <> pg_backend_pid()
 GROUP BY 1 ORDER BY 1
@@ -31,7 +39,8 @@ class DatabaseState:
     revision: str | None
     """None if the database was never migrated."""
     sessions: Mapping[str, int]
-    """The other sessions of the service's and the owner's role, by `application_name`."""
+    """The other sessions of the service's and the owner's role, by name. A session without an
+    `application_name` is "unnamed"."""
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
@@ -65,14 +74,34 @@ async def read_state(settings: Settings) -> DatabaseState:
         SchemaTooNew: this version does not know the database's revision.
         Unavailable: the database is unreachable.
     """
-    engine = plain_engine(settings.owner_database_url, name="segmentql downgrade")
     service = {"service_role": make_url(settings.database_url).username}
+    async with _connect_as_owner(settings, name="segmentql downgrade") as connection:
+        revision = await current_revision(connection)
+        check_not_newer(revision)
+        rows = (await connection.execute(_SESSIONS, service)).all()
+        return DatabaseState(revision, {row.name: row.sessions for row in rows})
+
+
+async def check_newer_schema(settings: Settings) -> str | None:
+    """Check as the owner that this version works on the schema, which a newer version migrated.
+
+    Returns:
+        What `check_schema` returns.
+
+    Raises:
+        SchemaMismatch: this version does not work on the schema.
+        Unavailable: the database is unreachable.
+    """
+    async with _connect_as_owner(settings, name="segmentql migrate") as connection:
+        return await check_schema(connection)
+
+
+@asynccontextmanager
+async def _connect_as_owner(settings: Settings, *, name: str) -> AsyncIterator[AsyncConnection]:
+    engine = plain_engine(settings.owner_database_url, name=name)
     try:
         async with engine.connect() as connection:
-            revision = await current_revision(connection)
-            check_not_newer(revision)
-            rows = (await connection.execute(_SESSIONS, service)).all()
-            return DatabaseState(revision, {row.application_name: row.sessions for row in rows})
+            yield connection
     except (DBAPIError, OSError, TimeoutError) as error:
         raise Unavailable from error
     finally:

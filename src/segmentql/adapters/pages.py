@@ -20,6 +20,9 @@ STATIC: Final = Path(__file__).parents[1] / "static"
 META_ELEMENT: Final = '<meta name="segmentql-{}" content="{}" />'
 """The element of a page that has a public setting, such as whether API keys are required."""
 
+_CONSOLE_FILE: Final = "index.html"
+_GRAPHIQL_FILE: Final = "graphiql.html"
+
 RELATIVE: Final = '"./'
 """The start of the address of each file that a built page loads, relative to `STATIC`."""
 
@@ -105,6 +108,19 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def missing_pages(settings: Settings) -> list[str]:
+    """Return the names of the enabled pages that are not built."""
+    pages = (
+        ("console", settings.console, _CONSOLE_FILE),
+        ("GraphiQL", settings.graphiql, _GRAPHIQL_FILE),
+    )
+    return [
+        name
+        for name, setting, file in pages
+        if setting == "on" and not STATIC.joinpath(file).exists()
+    ]
+
+
 def page_routes(settings: Settings) -> list[BaseRoute]:
     """Return the routes of `/` and of the files of the pages. `/graphql` has GraphiQL itself."""
     routes: list[BaseRoute] = [
@@ -122,7 +138,7 @@ def graphiql_page(settings: Settings) -> Page | None:
         return None
     public_settings = {"auth": settings.auth, "console": settings.console}
     return Page(
-        STATIC / "graphiql.html", public_settings=public_settings, root_path=settings.root_path
+        STATIC / _GRAPHIQL_FILE, public_settings=public_settings, root_path=settings.root_path
     )
 
 
@@ -130,7 +146,7 @@ def _send_console(settings: Settings) -> Callable[[Request], Awaitable[Response]
     """Return the endpoint of the console, which uploads the files of imports to the store."""
     store = settings.store
     page = Page(
-        STATIC / "index.html",
+        STATIC / _CONSOLE_FILE,
         public_settings={
             "auth": settings.auth,
             "documents": settings.documents,

@@ -72,8 +72,9 @@ async def check_schema(connection: AsyncConnection) -> str | None:
         return None
     if revision is None or revision in known:
         raise SchemaTooOld(revision, version("segmentql"), known[-1])
-    if await _oldest_compatible(connection) not in known:
-        raise SchemaTooNew(revision, version("segmentql"))
+    oldest_compatible = await _oldest_compatible(connection)
+    if oldest_compatible not in known:
+        raise SchemaTooNew(revision, version("segmentql"), oldest_compatible)
     return (
         f"revision {revision}, which is newer than this version ({version('segmentql')})"
         " and supports it"

@@ -33,12 +33,16 @@ def downgrade(revision: str, *, yes: bool) -> None:
         return
     if not yes:
         _confirm(current, revision)
+        _current_revision(settings, revision)  # a process may have started during the question
     try:
         with migration_errors(settings.owner_database_url):
             migrations.downgrade(settings, revision)
     except DowngradeRefused as error:
         reached = _state(settings).revision
-        raise click.ClickException(f"{error}; the database is at revision {reached}") from None
+        raise click.ClickException(
+            f"{error}; the database is at revision {reached}, so run `segmentql migrate` before you"
+            " start this version again"
+        ) from None
     click.echo(
         f"the database is at revision {revision}; now run `segmentql migrate` of the older version,"
         " which grants its privileges"
@@ -57,7 +61,9 @@ def _current_revision(settings: Settings, revision: str) -> str:
     if state.revision != revision and state.sessions:
         sessions = ", ".join(f"{name} ({count})" for name, count in state.sessions.items())
         raise click.ClickException(
-            f"stop all processes first; sessions of the service's or the owner's role: {sessions}"
+            "stop all processes first; if a pooler then keeps connections open, close them"
+            " (RECONNECT in PgBouncer's admin console). Sessions of the service's or the owner's"
+            f" role: {sessions}"
         )
     return state.revision
 

@@ -7,8 +7,8 @@ a request on one of them gets a reset, and cannot know whether the request was e
    connections are accepted meanwhile, because load balancers need some seconds to react;
 2. connections that the kernel has already accepted are served before the socket is closed.
 
-If the managing process of several is killed, its processes stop as well, without a drain period.
-Otherwise they would keep the port, and a restart would fail.
+If the managing process of several API processes is killed, the API processes stop as well, without
+a drain period. Otherwise they would keep the port, and a restart would fail.
 
 `LimitedProtocol.shutdown` closes the idle connections.
 """

@@ -7,14 +7,14 @@ from sqlalchemy.exc import DBAPIError
 
 from segmentql import logs
 from segmentql.adapters.connections import describe_error
-from segmentql.adapters.migrations import upgrade
+from segmentql.adapters.migrations import check_newer_schema, upgrade
 from segmentql.adapters.role_settings import store_role_settings
 from segmentql.cli.exits import exits
 from segmentql.cli.migrations import HEAD, RevisionType, migration_errors
 from segmentql.cli.settings import settings_or_exit
-from segmentql.cli.start import check_database
+from segmentql.cli.start import warn_if_newer
 from segmentql.database_url import display_address
-from segmentql.errors import SchemaTooNew
+from segmentql.errors import SchemaMismatch, SchemaTooNew
 from segmentql.settings import Settings
 
 
@@ -50,13 +50,21 @@ def migrate(revision: str) -> None:
     try:
         with migration_errors(owner_url):
             upgrade(settings, revision)
-    except SchemaTooNew as error:
-        if not check_database(settings):
-            raise click.ClickException(str(error)) from None
+    except SchemaTooNew:
+        _check_newer_schema(settings)
         click.echo("Note: the database was not changed.", err=True)
         return
     if settings.database_pooler == "transaction":
         _store_role_settings(settings)
+
+
+def _check_newer_schema(settings: Settings) -> None:
+    """Exit if this version does not work on the schema, which a newer version migrated."""
+    try:
+        with migration_errors(settings.owner_database_url):
+            warn_if_newer(asyncio.run(check_newer_schema(settings)))
+    except SchemaMismatch as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _store_role_settings(settings: Settings) -> None:

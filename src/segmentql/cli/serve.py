@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from segmentql import logs
+from segmentql.adapters.pages import missing_pages
 from segmentql.cli.converters import ProcessCount
 from segmentql.cli.exits import exits
 from segmentql.cli.graceful_stop import ApiProcesses, GracefulStop
@@ -79,6 +80,7 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
     # The logs of this process, which manages the API processes if there are several.
     logs.configure(settings, program="API")
     check_database(settings)
+    _warn_of_missing_pages(settings)
     # After a graceful stop, uvicorn raises the signal again, which would exit with an error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -101,6 +103,12 @@ def serve(host: str | None, port: int | None, workers: int) -> None:
             proxy_headers=False,  # nothing reads the client's address or scheme
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
+
+
+def _warn_of_missing_pages(settings: Settings) -> None:
+    pages = missing_pages(settings)
+    if pages:
+        log.warning("pages_not_built", pages=pages, reason="run `make web` to build them")
 
 
 def _run(application: str, **options: Any) -> None:

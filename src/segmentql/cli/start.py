@@ -1,4 +1,4 @@
-"""Checks of the database that `serve` and `worker` make before they start."""
+"""The check of the database's schema at the start of `serve` and `worker`, and its warning."""
 
 import asyncio
 import ssl
@@ -26,18 +26,15 @@ _PERMANENT_ERROR_CLASSES = ("28", "3D", "42")
 """SQLSTATE classes: the login, the database name or the permission is wrong."""
 
 
-def check_database(settings: Settings) -> bool:
+def check_database(settings: Settings) -> None:
     """Exit if the service can never work with this database; only warn if it is unreachable.
-
-    Returns:
-        Whether the database is reachable.
 
     Raises:
         click.ClickException: the schema does not match this version, or the database rejects the
             service for a permanent reason.
     """
     try:
-        asyncio.run(_check(settings))
+        warn_if_newer(asyncio.run(_check(settings)))
     except SchemaMismatch as error:
         raise click.ClickException(str(error)) from None
     except (DBAPIError, OSError, TimeoutError) as error:
@@ -48,20 +45,26 @@ def check_database(settings: Settings) -> bool:
         if _is_permanent(error):
             raise click.ClickException(f"cannot connect to {where}: {fault}") from None
         log.warning("database_away_at_start", database=where, reason=fault)
-        return False
-    return True
 
 
-async def _check(settings: Settings) -> None:
+def warn_if_newer(newer: str | None) -> None:
+    """Log a warning if the schema is newer than this version.
+
+    Args:
+        newer: what `check_schema` returned.
+    """
+    if newer:
+        log.warning("database_is_newer", reason=f"it is at {newer}; update SegmentQL soon")
+
+
+async def _check(settings: Settings) -> str | None:
     engine = probe_engine(settings, name=NAME, seconds=CONNECT_SECONDS)
     try:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            newer = await check_schema(connection)
+            return await check_schema(connection)
     finally:
         await engine.dispose()
-    if newer:
-        log.warning("database_is_newer", reason=f"it is at {newer}; update SegmentQL soon")
 
 
 def _is_permanent(error: BaseException) -> bool:

@@ -8,7 +8,10 @@ from segmentql.errors import SchemaMismatch
 
 
 async def migrations_finding(check: str, connection: AsyncConnection) -> Finding:
-    """Return the finding for the schema's revision. `FAILED` if this version cannot start on it."""
+    """Return the finding for the schema's revision.
+
+    Its verdict is `FAILED` if this version cannot start on the schema.
+    """
     try:
         newer = await check_schema(connection)
     except SchemaMismatch as error:

@@ -66,7 +66,7 @@ async def examine_replica(
     except Unavailable:
         yield Finding("replica's role", Verdict.OK, "a standby; the primary does not respond")
         return
-    if migrations.verdict is Verdict.FAILED:  # not for the start, which needs the primary only
+    if migrations.verdict is Verdict.FAILED:  # The start checks only the primary's schema.
         migrations = replace(
             migrations,
             verdict=Verdict.WARNING,
