@@ -29,8 +29,7 @@ def _described() -> Iterator[tuple[str, str | None]]:
             for field_name, field in kind.fields.items():
                 yield f"{name}.{field_name}", field.description
                 for argument_name, argument in field.args.items():
-                    if argument_name != "input":
-                        yield f"{name}.{field_name}({argument_name}:)", argument.description
+                    yield f"{name}.{field_name}({argument_name}:)", argument.description
         elif isinstance(kind, GraphQLInputObjectType):
             for input_name, input_field in kind.fields.items():
                 yield f"{name}.{input_name}", input_field.description

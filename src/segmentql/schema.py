@@ -6,6 +6,7 @@ from datetime import date
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from graphql import GraphQLSchema, get_named_type
 from segmentql.audit.api import AuditQueries
 from segmentql.explain.api import ExplanationQueries
 from segmentql.exports.api import ExportQueries
@@ -103,7 +104,16 @@ def make_schema() -> strawberry.Schema:
     )
     declare_idempotent(schema._schema)
     declare_nodes(schema._schema)
+    _describe_inputs(schema._schema)
     return schema
+
+
+def _describe_inputs(schema: GraphQLSchema) -> None:
+    """Give the argument `input` of each mutation the description of its type."""
+    assert schema.mutation_type  # noqa: S101 - declared above
+    for field in schema.mutation_type.fields.values():
+        argument = field.args["input"]
+        argument.description = get_named_type(argument.type).description
 
 
 def breaking_changes_since(released: str, *, on: date | None) -> list[str]:
