@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     graphiql: Literal["on", "off"] = "on"
     compression: Literal["on", "off"] = "on"
     get_max_age_seconds: int = Field(default=0, ge=0, le=3600)
-    max_body_bytes: int = Field(default=2_097_152, ge=1024)
+    max_body_bytes: int = Field(default=4_194_304, ge=1024)
     max_response_bytes: int = Field(default=16_777_216, ge=1024)
     max_tokens: int = Field(default=4000, ge=100)
     max_depth: int = Field(default=20, ge=1, le=100)

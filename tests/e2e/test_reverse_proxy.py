@@ -20,7 +20,7 @@ from tests.timeline import make_segment
 
 pytestmark = pytest.mark.e2e
 
-MAX_BODY_BYTES = 2_097_152
+MAX_BODY_BYTES = 4_194_304
 KEEP_ALIVE_SECONDS = 4
 PROXY_KEEP_ALIVE_SECONDS = 2
 
@@ -173,15 +173,22 @@ async def test_websocket_receives_events(proxy: Proxy, client: httpx.AsyncClient
         assert second["payload"]["data"]["changes"]["events"] == [{"__typename": "MembershipEvent"}]
 
 
-async def test_body_limit_is_that_of_the_service(client: httpx.AsyncClient) -> None:
+async def test_body_limit_is_that_of_the_service(proxy: Proxy, client: httpx.AsyncClient) -> None:
     headers = {"content-type": "application/json"}
-    body = json.dumps(QUERY).encode()
-    largest = body.ljust(MAX_BODY_BYTES)
+    largest = json.dumps(QUERY).encode().ljust(MAX_BODY_BYTES)
     response = await client.post("/graphql", content=largest, headers=headers)
     assert response.status_code == 200
-    response = await client.post("/graphql", content=largest + b" ", headers=headers)
-    assert response.status_code == 413
-    assert response.json()["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
+    # Without its body: Caddy closes the connection early, and some clients would only see that.
+    reader, writer = await asyncio.open_connection("localhost", proxy.port, ssl=proxy.tls())
+    writer.write(
+        b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1)
+    )
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    writer.transport.abort()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"LIMIT_EXCEEDED"' in answer.replace(b" ", b"")
 
 
 async def test_connections_to_the_service_are_used_again(

@@ -3,6 +3,7 @@
 Each test sends values of the largest size, inline and in variables, and expects success.
 """
 
+import json
 from typing import Any
 
 import orjson
@@ -74,6 +75,17 @@ async def test_thousand_longest_keys_are_accepted(api: Api, sql: Sql, character:
     assert [user["key"] for user in data["usersByKey"]] == keys
     data = await api(f"{{ usersByKey(keys: {quoted(keys)}) {{ id }} }}")
     assert [user["id"] for user in data["usersByKey"]] == [str(n) for n in range(1, 1001)]
+
+
+async def test_longest_keys_are_accepted_with_escapes(api: Api) -> None:
+    """Many programs write each character outside of ASCII as `\\u` and four digits."""
+    keys = ["\N{GRINNING FACE}" * validators.MAX_USER_KEY_LENGTH] * validators.MAX_USERS_PER_QUERY
+    query = "query($keys: [String!]!) { usersByKey(keys: $keys) { id } }"
+    body = json.dumps({"query": query, "variables": {"keys": keys}})
+    response = await api.http.post(
+        "/graphql", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert response.json()["data"] == {"usersByKey": [None] * len(keys)}
 
 
 async def test_hundred_longest_slugs_are_accepted(api: Api) -> None:
