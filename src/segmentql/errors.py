@@ -34,6 +34,7 @@ SegmentQLError
  +-- SchemaMismatch           this version does not support the database's revision
  |    +-- SchemaTooNew        the revision is unknown
  |    +-- SchemaTooOld        migrations are missing
+ +-- DowngradeRefused         a migration cannot be undone
  +-- SettingsError            settings are missing or invalid
  +-- LocalServerError         `segmentql up` could not start a server or keep it running
 """
