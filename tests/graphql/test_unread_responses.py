@@ -88,7 +88,13 @@ async def running(settings: Settings, log: Path) -> AsyncIterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    changes = {"SEGMENTQL_SEND_TIMEOUT_SECONDS": str(SEND_SECONDS), "SEGMENTQL_PORT": str(port)}
+    changes = {
+        "SEGMENTQL_SEND_TIMEOUT_SECONDS": str(SEND_SECONDS),
+        "SEGMENTQL_PORT": str(port),
+        # `serve` warns if their pages are not built.
+        "SEGMENTQL_CONSOLE": "off",
+        "SEGMENTQL_GRAPHIQL": "off",
+    }
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "segmentql", "serve"),
