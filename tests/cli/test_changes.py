@@ -118,7 +118,9 @@ async def test_new_state_file_begins_now(api: Api, address: str, tmp_path: Path)
         ([], '{"cursor": 7}', (1, "does not have a cursor")),
         (["--slug", "-"], None, (2, "--slug")),
         (["--user", "0"], None, (2, "--user")),
-        (["--from", "chg_x", "--no-follow"], None, (1, "cursor")),
+        (["--from", "chg_x", "--no-follow"], None, (2, "cursor")),
+        (["--from", "bad"], None, (2, "cursor")),
+        (["--slug", "a"] * 101, None, (2, "filter.slugs: 101 exceeds the limit of 100")),
     ],
 )
 async def test_bad_input_is_an_error(

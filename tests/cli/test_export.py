@@ -15,6 +15,8 @@ from structlog.testing import capture_logs
 
 from segmentql.adapters.database import Database
 from segmentql.adapters.storage import Storage
+from segmentql.cli.api_client import ApiClient, RequestRejected
+from segmentql.command_documents import APPLY_IMPORT, CREATE_EXPORT, READ_EXPORT
 from segmentql.csv_files.generation import FileContext
 from segmentql.exports.actors import make_export
 from segmentql.local.ports import free_port
@@ -128,3 +130,20 @@ async def test_failed_export_is_reported(address: str, tmp_path: Path, sql: Sql)
         "Error: The export exp_1 failed: the store is full.\n",
     )
     assert os.listdir(tmp_path) == []
+
+
+async def test_only_a_rejected_value_has_the_exit_code_of_an_invalid_command_line(
+    address: str,
+) -> None:
+    """The commands check their values, so a value of another type stands for a missing check."""
+
+    async def exit_code(document: str, **variables: object) -> int:
+        with pytest.raises(RequestRejected) as rejected:
+            await asyncio.to_thread(ApiClient(address, None).query, document, **variables)
+        return rejected.value.exit_code
+
+    assert await exit_code(CREATE_EXPORT, input={"slug": "a", "asOf": "yesterday"}) == 2
+    assert await exit_code(APPLY_IMPORT, input={"id": "imp_1", "allowRemovals": 2**60}) == 2
+    assert await exit_code(READ_EXPORT, id=1.5) == 2
+    assert await exit_code("{ export { id } }") == 1
+    assert await exit_code("{ nope }", id=1) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from graphql import GraphQLInputObjectType, GraphQLNonNull, get_named_type
 from segmentql.adapters.database import Database
-from segmentql.graphql.execution.error_locations import ALLOWED
+from segmentql.graphql.execution.allowed_values import ALLOWED
 from segmentql.settings import Settings
 from tests.back_dating import all_rows
 from tests.conftest import Api, Sql

@@ -23,6 +23,10 @@ CHUNK_BYTES: Final = 256 * 1024
 UNAVAILABLE_CODES: Final = frozenset({"UNAVAILABLE", "RATE_LIMITED", "TIMEOUT"})
 """The codes of GraphQL errors that a later request may not get."""
 
+VALUE_CODES: Final = frozenset({"BAD_REQUEST", "LIMIT_EXCEEDED"})
+"""The codes of GraphQL errors that name an invalid argument. Each variable of the commands has the
+name of its argument."""
+
 SERVER_ERROR: Final = 500
 
 url_option = click.option(
@@ -66,6 +70,12 @@ class RequestRejected(click.ClickException):
         self.code = code
 
 
+class ValueRejected(RequestRejected):
+    """The API rejected a request because a value of the command line is invalid."""
+
+    exit_code = 2
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Follows no redirect, because it would send the API key to another address."""
 
@@ -102,16 +112,16 @@ class ApiClient:
         """
         if not self._sends_ids:
             try:
-                return self._send({"query": document, "variables": variables})
+                return self._send(variables, query=document)
             except RequestRejected as rejected:
                 if rejected.code != "DOCUMENT_ID_REQUIRED":
                     raise
             self._sends_ids = True  # an earlier version of the API does not know `documentId`
         document_id = format_document_id(hash_document(document))
-        return self._send({"documentId": document_id, "variables": variables})
+        return self._send(variables, documentId=document_id)
 
-    def _send(self, parameters: Mapping[str, object]) -> Any:
-        body = orjson.dumps(parameters)
+    def _send(self, variables: Mapping[str, object], **document: str) -> Any:
+        body = orjson.dumps({**document, "variables": variables})
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self._url, data=body, headers=self._headers, method="POST"
         )
@@ -122,9 +132,9 @@ class ApiClient:
             status, content = error.code, _content(error)
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"{self._url} does not respond: {describe(error)}.") from None
-        return self._data(status, content)
+        return self._data(status, content, variables)
 
-    def _data(self, status: int, content: bytes) -> Any:
+    def _data(self, status: int, content: bytes, variables: Mapping[str, object]) -> Any:
         try:
             body = orjson.loads(content)
             data, errors = body.get("data"), body.get("errors") or []
@@ -136,11 +146,15 @@ class ApiClient:
                 " GraphQL. Set --url or SEGMENTQL_URL."
             ) from None
         for error in errors:
-            code = error.get("extensions", {}).get("code")
+            extensions = error.get("extensions", {})
+            code = extensions.get("code")
             if code in UNAVAILABLE_CODES:
                 raise Unavailable(error["message"])
             advice = " Set SEGMENTQL_API_KEY." if code == "UNAUTHENTICATED" else ""
-            raise RequestRejected(error["message"] + advice, code)
+            argument = extensions.get("argument", "").split(".")[0].removeprefix("$")
+            is_value = code in VALUE_CODES and argument in variables
+            rejected = ValueRejected if is_value else RequestRejected
+            raise rejected(error["message"] + advice, code)
         return data
 
     def mutate(self, document: str, **fields: object) -> Any:

@@ -11,7 +11,8 @@ A request to `/graphql` passes through these files:
 3. `execution/executor.py` executes the request. It gets the document from
    `execution/document_cache.py`. The first time, the document is
    - parsed and checked against the limits (`cost/document_limits.py`), before validation,
-   - validated (`execution/error_locations.py` adds the argument's name to the errors),
+   - validated (`execution/error_locations.py` adds the argument and what it
+     allows to the errors),
    - compiled to a plan for each operation (`execution/compiler.py`, which uses
      `execution/field_collection.py`, `execution/field_writers.py` and
      `execution/input_coercion.py`),

@@ -22,15 +22,17 @@ from graphql import (
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
+    ValuesOfCorrectTypeRule,
     specified_rules,
     validate,
 )
 from segmentql.graphql.cost.document_limits import DocumentLimits, parse_within_limits
 from segmentql.graphql.cost.query_cost import Cost, estimate
 from segmentql.graphql.execution.compiler import compile_operation
-from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.error_locations import ErrorLocator
 from segmentql.graphql.execution.idempotency_keys import IdempotentFieldRule, RootFieldKeys
 from segmentql.graphql.execution.plans import Plan
+from segmentql.graphql.execution.value_rule import LocatedValuesRule
 
 MAX_DOCUMENTS: Final = 500
 """The maximum number of cached valid documents. The least recently used ones are evicted first."""
@@ -58,7 +60,7 @@ THROTTLE_FACTOR: Final = 3
 """The thread's pause after each document, as a multiple of its processing time."""
 
 RULES: Final = (
-    *specified_rules,
+    *(LocatedValuesRule if rule is ValuesOfCorrectTypeRule else rule for rule in specified_rules),
     MaybeNullValidationRule,
     OneOfInputValidationRule,
     IdempotentFieldRule,
@@ -243,8 +245,8 @@ class DocumentCache:
             if self._hide_suggestions:  # one rule of graphql-core ignores hide_suggestions
                 for invalid in validation_errors:
                     invalid.message = SUGGESTION.sub("", invalid.message)
-            errors = [name_argument(invalid, document, None) for invalid in validation_errors]
-            return PreparedDocument(None, errors)
+            locator = ErrorLocator(self._schema, document, hide_names=self._hide_suggestions)
+            return PreparedDocument(None, locator.name_arguments(validation_errors))
         operations = {
             node.name.value if node.name else None: Operation(
                 node,

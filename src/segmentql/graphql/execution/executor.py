@@ -25,7 +25,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.cost.document_limits import DocumentLimits, check_variables
 from segmentql.graphql.cost.scheduling import ExpensiveSlot, MutationGate
 from segmentql.graphql.execution.document_cache import DocumentCache, Operation, SchemaExposure
-from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.error_locations import ErrorLocator
 from segmentql.graphql.execution.idempotency_keys import read_idempotency_keys
 from segmentql.graphql.execution.middleware import build_middleware
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
@@ -219,18 +219,23 @@ class GraphQLExecutor:
                     context.database_error = fallback.__cause__
         context.remaining_bytes = context.response_bytes  # graphql-core builds the whole response
         result = await self._execute_by_core(document, request, context, mutation_result)
-        errors = result.errors or ()
-        for core_error in errors:
+        for core_error in result.errors or ():
             if isinstance(core_error, ResponseTooLarge):
                 return self._too_large(core_error, context)
-        if result.data is None and not any(core_error.path for core_error in errors):
-            return self._reject(
-                [name_argument(core_error, document, operation.node) for core_error in errors],
-                context,
-            )
-        return ExecutionResponse(
-            self._body(result, context), executed=True, size=context.counted_bytes
+        locator = ErrorLocator(
+            self._core,
+            document,
+            hide_names=not self._schema_exposure.suggestions,
+            operation=operation.node,
+            variables=request.variables,
         )
+        errors = locator.name_arguments(result.errors or ())
+        if result.data is None and not any(core_error.path for core_error in errors):
+            return self._reject(errors, context)
+        body: dict[str, Any] = {"data": result.data}
+        if errors:
+            body["errors"] = format_request_errors(errors, context, executed=True)
+        return ExecutionResponse(body, executed=True, size=context.counted_bytes)
 
     async def _execute_by_core(
         self,
@@ -279,12 +284,3 @@ class GraphQLExecutor:
         context.cause = FailureCause(Code.LIMIT_EXCEEDED, formatted["message"])
         metrics.REQUESTS_REJECTED.labels("size").inc()
         return ExecutionResponse({"data": None, "errors": [formatted]}, executed=True)
-
-    @staticmethod
-    def _body(result: ExecutionResult, context: Context) -> dict[str, Any]:
-        if not result.errors:
-            return {"data": result.data}
-        return {
-            "data": result.data,
-            "errors": format_request_errors(result.errors, context, executed=True),
-        }

@@ -25,7 +25,7 @@ from segmentql.graphql.context import Context
 from segmentql.graphql.cost.deadlines import Deadlines
 from segmentql.graphql.cost.document_limits import DocumentLimits
 from segmentql.graphql.execution.document_cache import Operation, PreparedDocument
-from segmentql.graphql.execution.error_locations import name_argument
+from segmentql.graphql.execution.error_locations import ErrorLocator
 from segmentql.graphql.execution.idempotency_keys import read_idempotency_keys
 from segmentql.graphql.execution.operation_metrics import OperationMetrics
 from segmentql.graphql.execution.request import MAX_COERCION_ERRORS, Request
@@ -122,7 +122,10 @@ class SubscriptionExecutor:
                 cost = self._check_cost(operation, request)
                 read_idempotency_keys(None, context, None)
             executor = self._build(prepared, request, context)
-            source = await self._open_source(executor, last_event_id)
+            try:
+                source = await self._open_source(executor, last_event_id)
+            except GraphQLError as error:
+                raise _InvalidOperation(self._name_arguments([error], prepared, request)) from None
         except (_InvalidOperation, GraphQLError) as error:
             errors = error.errors if isinstance(error, _InvalidOperation) else [error]
             executed = any(core_error.path for core_error in errors)
@@ -160,12 +163,22 @@ class SubscriptionExecutor:
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
         )
         if isinstance(built, list):
-            operation = prepared.operations.get(request.operation_name)
-            node = operation.node if operation else None
-            raise _InvalidOperation(
-                [name_argument(error, prepared.document, node) for error in built]
-            )
+            raise _InvalidOperation(self._name_arguments(built, prepared, request))
         return built
+
+    def _name_arguments(
+        self, errors: Sequence[GraphQLError], prepared: PreparedDocument, request: Request
+    ) -> list[GraphQLError]:
+        assert prepared.document is not None  # noqa: S101 - the document is valid
+        operation = prepared.operations.get(request.operation_name)
+        locator = ErrorLocator(
+            self._schema,
+            prepared.document,
+            hide_names=self._hide_suggestions,
+            operation=operation.node if operation else None,
+            variables=request.variables,
+        )
+        return locator.name_arguments(errors)
 
     async def _open_source(
         self, executor: Executor[Any], last_event_id: str | None

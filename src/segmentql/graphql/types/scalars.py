@@ -105,6 +105,8 @@ BigInt = NewType("BigInt", int)
 MAX_EXACT_INTEGER: Final = 2**53
 """The largest BigInt. Larger integers are not exact in the JSON of every client."""
 
+BIG_INT_ALLOWED: Final = f"an integer up to {MAX_EXACT_INTEGER}"
+
 
 def parse_big_int(value: object, node: ValueNode | None = None) -> int:
     """Return the integer in a variable or literal.
@@ -117,7 +119,7 @@ def parse_big_int(value: object, node: ValueNode | None = None) -> int:
     raise GraphQLError(
         f"{str(value)[:40]!r} is not a BigInt.",
         nodes=node,
-        extensions={"code": Code.BAD_REQUEST, "allowed": f"an integer up to {MAX_EXACT_INTEGER}"},
+        extensions={"code": Code.BAD_REQUEST, "allowed": BIG_INT_ALLOWED},
     )
 
 
