@@ -109,6 +109,22 @@ async def test_new_state_file_begins_now(api: Api, address: str, tmp_path: Path)
     assert names(result.output) == [("JOINED", "2", "a")]
 
 
+async def test_given_cursor_is_stored_without_a_change(
+    api: Api, address: str, tmp_path: Path
+) -> None:
+    """Otherwise the next command, without --from, would begin at the newest change."""
+    await make_segments(api, "a")
+    await update_user_segments(api, 1, add=["a"])
+    everything = await run_command(*ALL, SEGMENTQL_URL=address)
+    cursor = parse(everything.output)[-1]["cursor"]
+    options = ("changes", "--no-follow", "--state", str(tmp_path / "state.json"))
+    assert (await run_command(*options, "--from", cursor, SEGMENTQL_URL=address)).output == ""
+    assert orjson.loads((tmp_path / "state.json").read_bytes()) == {"cursor": cursor}
+    await update_user_segments(api, 2, add=["a"])
+    result = await run_command(*options, SEGMENTQL_URL=address)
+    assert names(result.output) == [("JOINED", "2", "a")]
+
+
 @pytest.mark.parametrize(
     ("options", "state", "expected"),
     [

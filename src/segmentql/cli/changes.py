@@ -139,7 +139,9 @@ def _print_changes(
         if batch["events"]:
             _write(b"".join(map(_line, batch["events"])))
         has_advanced = batch["cursor"] != after
-        if state_file and has_advanced:
+        # The cursor of --from is stored even if no change follows it: without it, the next command
+        # would begin at the newest change.
+        if state_file and (has_advanced or not state_file.exists()):
             store_cursor(state_file, batch["cursor"])
         after = batch["cursor"]
         if batch["caughtUp"] and not follow:
