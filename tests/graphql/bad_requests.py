@@ -160,7 +160,7 @@ DOCUMENTS: Final[list[tuple[str, dict[str, Any], str, str]]] = [
         "the fields `slugs`, `userIds`, `operations`",
     ),
     ("query($i: String!) { user(id: $i) { id } }", {}, "id", "a variable of the type ID!"),
-    ("{ user(id: $i) { id } }", {}, "id", ALLOWED["ID"]),
+    ("{ user(id: $i) { id } }", {}, "id", "a variable that the operation defines"),
     ("query($i: ID!) { user(id: $i) { id } }", {}, "id", ALLOWED["ID"]),
     ("query($i: [ID!]!) { usersById(ids: $i) { id } }", {"i": None}, "ids", IDS),
     ("query($i: [ID!]!) { usersById(ids: $i) { id } }", {"i": [1, None]}, "ids.1", ALLOWED["ID"]),

@@ -133,3 +133,67 @@ async def test_allowed_has_no_names_if_suggestions_are_disabled(
 ) -> None:
     response = await execute(HIDING_EXECUTOR, context, document, **variables)
     assert allowed in [error["extensions"]["allowed"] for error in response.body["errors"]]
+
+
+UPLOADS: Final = "mutation($u: UploadInput!) { ...f }"
+INPUT: Final = '{slug: "a", source: {upload: $u}}'
+FRAGMENT: Final = f"fragment f on Mutation {{ createImport(input: {INPUT}) {{ __typename }} }}"
+
+
+@pytest.mark.parametrize("padding", ["", "#" * 1000], ids=["short", "prepared in the thread"])
+@pytest.mark.parametrize(
+    ("document", "variables", "arguments"),
+    [
+        (
+            'mutation { createImport(input: {slug: "a", source: {upload: {}}, source: {upload:'
+            ' {sizeBytes: "x"}}}) { __typename } }',
+            {},
+            {"input.source", "input.source.upload.sizeBytes"},
+        ),
+        (
+            'mutation { createImport(input: {slug: "a", source: {upload: $u}}) { __typename } }',
+            {},
+            {"input.source.upload"},
+        ),
+        (
+            f"{FRAGMENT} mutation($u: UploadInput) {{ ...f }}",
+            {},
+            {"input.source"},
+        ),
+        (
+            "query B($v: String!) { segment(slug: $v) { id } } query A($v: ID!) { ...f }"
+            " fragment f on Query { user(id: $v) { id } }",
+            {"v": 1.5},
+            {"id"},
+        ),
+        (
+            "query B($v: String!) { segment(slug: $v) { id } }"
+            " query A($v: ID! = 1.5) { user(id: $v) { id } }",
+            {},
+            {"id"},
+        ),
+        (
+            'query A($f: FeedFilter = {slugs: "b", slugs: "c"}) { changes(filter: $f) { cursor } }',
+            {},
+            {"filter.slugs"},
+        ),
+    ],
+)
+async def test_unusual_documents_are_bad_requests(
+    context: Context, document: str, variables: dict[str, Any], arguments: set[str], padding: str
+) -> None:
+    name = "A" if "A(" in document else None
+    for executor in (COMPILING_EXECUTOR, PLAIN_EXECUTOR):
+        request = Request(document + padding, variables, name)
+        response = await executor.execute(request, context, queries_only=False)
+        extensions = [error["extensions"] for error in response.body["errors"]]
+        assert {each["code"] for each in extensions} == {"BAD_REQUEST"}
+        assert {each["argument"] for each in extensions} == arguments
+
+
+@pytest.mark.parametrize("document", [f"{UPLOADS} {FRAGMENT}", f"{FRAGMENT} {UPLOADS}"])
+async def test_fragment_may_stand_before_or_after_its_operation(
+    context: Context, document: str
+) -> None:
+    prepared = await COMPILING_EXECUTOR._cache.prepare(document)
+    assert prepared.errors == ()

@@ -41,7 +41,7 @@ async def test_database_outage_does_not_fail_the_rollout(
             await until(partial(worker_is_blocked, sql))
             await servers.postgres.stop()
         try:
-            await until(partial(is_logged, log, "Unavailable"))
+            await until(partial(is_logged, log, "scheduler_failed"))
         finally:
             await servers.postgres.start()
         fresh = await asyncpg.connect(url)

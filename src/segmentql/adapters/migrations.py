@@ -1,7 +1,7 @@
 """Runs the migrations of `alembic/`, from a checkout or from inside the installed package."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +34,7 @@ GROUP BY 1 ORDER BY 1
 
 @dataclass(frozen=True)
 class DatabaseState:
-    """What must be known before migrations are undone."""
+    """The revision of the database, and its open sessions."""
 
     revision: str | None
     """None if the database was never migrated."""
@@ -100,10 +100,12 @@ async def check_newer_schema(settings: Settings) -> str | None:
 async def _connect_as_owner(settings: Settings, *, name: str) -> AsyncIterator[AsyncConnection]:
     engine = plain_engine(settings.owner_database_url, name=name)
     try:
-        async with engine.connect() as connection:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+            except (DBAPIError, OSError, TimeoutError) as error:
+                raise Unavailable from error
             yield connection
-    except (DBAPIError, OSError, TimeoutError) as error:
-        raise Unavailable from error
     finally:
         await engine.dispose()
 

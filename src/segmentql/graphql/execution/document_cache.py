@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
-from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graphql import (
     DocumentNode,
@@ -31,6 +30,7 @@ from segmentql.graphql.cost.query_cost import Cost, estimate
 from segmentql.graphql.execution.compiler import compile_operation
 from segmentql.graphql.execution.error_locations import ErrorLocator
 from segmentql.graphql.execution.idempotency_keys import IdempotentFieldRule, RootFieldKeys
+from segmentql.graphql.execution.one_of_rule import OneOfRule
 from segmentql.graphql.execution.plans import Plan
 from segmentql.graphql.execution.value_rule import LocatedValuesRule
 
@@ -62,7 +62,7 @@ THROTTLE_FACTOR: Final = 3
 RULES: Final = (
     *(LocatedValuesRule if rule is ValuesOfCorrectTypeRule else rule for rule in specified_rules),
     MaybeNullValidationRule,
-    OneOfInputValidationRule,
+    OneOfRule,
     IdempotentFieldRule,
 )
 """The validation rules of the GraphQL specification, of Strawberry and of our directive."""
@@ -221,6 +221,8 @@ class DocumentCache:
         started = time.perf_counter()
         try:
             return self._prepare_document(query)
+        except StopIteration as error:  # a future cannot have it, so `prepare` would never return
+            raise RuntimeError from error
         finally:
             self._busy_seconds = time.perf_counter() - started
 
@@ -246,7 +248,7 @@ class DocumentCache:
                 for invalid in validation_errors:
                     invalid.message = SUGGESTION.sub("", invalid.message)
             locator = ErrorLocator(self._schema, document, hide_names=self._hide_suggestions)
-            return PreparedDocument(None, locator.name_arguments(validation_errors))
+            return PreparedDocument(None, locator.add_locations(validation_errors))
         operations = {
             node.name.value if node.name else None: Operation(
                 node,

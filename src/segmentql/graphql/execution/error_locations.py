@@ -34,6 +34,7 @@ from graphql import (
     type_from_ast,
 )
 from segmentql.graphql.execution.allowed_values import AllowedValues, is_one_of
+from segmentql.graphql.execution.document_paths import Path, paths_of_variables, walk
 from segmentql.graphql.types.errors import Code
 
 MAX_NAME_CHARACTERS: Final = 255
@@ -53,19 +54,17 @@ _NULL: Final = re.compile(
     r"(?:Argument '\w+' has invalid value[^:]*: )?"
     r"Expected (?:(?:a )?value of|variable '\$\w+' provided to) non-null type "
 )
+_UNDEFINED_VARIABLE: Final = re.compile(r"Variable '\$\w+' is not defined")
 # Strawberry raises these errors without a location.
 _ONE_OF: Final = re.compile(
     r"OneOf Input Object '\w+' must specify exactly one key|Value for member field '\w+' must be"
 )
 
-_Path = tuple[str, ...]
-"""The names of an argument and of the input fields below it, and positions in lists."""
 
-
-class _Place(NamedTuple):
+class _NodeLocation(NamedTuple):
     """A node of a document."""
 
-    path: _Path
+    path: Path
     input_type: GraphQLInputType | None
     """The type of a value; for an input field, the input object of the field."""
     owner: GraphQLField | GraphQLDirective | None
@@ -99,22 +98,24 @@ class ErrorLocator:
         self._operation = operation
         self._variables = variables or {}
 
-    def name_arguments(self, errors: Sequence[GraphQLError]) -> list[GraphQLError]:
+    def add_locations(self, errors: Sequence[GraphQLError]) -> list[GraphQLError]:
         """Return the errors, with `extensions.argument` and `allowed` if an argument is invalid.
 
         `argument` is the dotted path of the argument, such as `input.expiresAt`. Other errors are
         returned unchanged.
         """
         located = []
-        in_document = [error for error in errors if error.nodes and self._is_in_document(error)]
-        nodes = {id(node) for error in in_document for node in error.nodes or ()}
-        places = self._places(nodes) if nodes else {}
+        errors_of_values = [
+            error for error in errors if error.nodes and self._is_invalid_value(error)
+        ]
+        nodes = {id(node) for error in errors_of_values for node in error.nodes or ()}
+        locations = self._node_locations(nodes) if nodes else {}
         for error in errors:
-            found = self._in_variable(error) or self._in_document(error, places)
+            found = self._locate_in_variable(error) or self._locate_in_document(error, locations)
             located.append(_with_location(error, *found) if found else error)
         return located
 
-    def _is_in_document(self, error: GraphQLError) -> bool:
+    def _is_invalid_value(self, error: GraphQLError) -> bool:
         """Return whether a value in the document is invalid.
 
         The document of an executed operation is valid, except that a variable with a default value
@@ -122,21 +123,21 @@ class ErrorLocator:
         """
         return self._operation is None or isinstance((error.nodes or (None,))[0], VariableNode)
 
-    def _in_variable(self, error: GraphQLError) -> tuple[_Path, str | None] | None:
+    def _locate_in_variable(self, error: GraphQLError) -> tuple[Path, str | None] | None:
         if self._operation is None:
             return None
         match = _IN_VARIABLE.match(error.message)
         if not match:
-            return self._in_one_of() if _ONE_OF.match(error.message) else None
+            return self._locate_one_of() if _ONE_OF.match(error.message) else None
         name, path_in_value = match.groups()
         argument = self._variable_paths.get(name)
         keys = re.findall(r"\w+", path_in_value or "")
         input_type = _type_below(self._type_of_variable(name), keys)
         if argument is None:
             return None
-        return self._in_value(error.message[match.end() :], (*argument, *keys), input_type)
+        return self._locate_value(error.message[match.end() :], (*argument, *keys), input_type)
 
-    def _in_one_of(self) -> tuple[_Path, str | None] | None:
+    def _locate_one_of(self) -> tuple[Path, str | None] | None:
         for name, value in self._variables.items():
             input_type, argument = self._type_of_variable(name), self._variable_paths.get(name)
             if input_type is None or argument is None:
@@ -153,70 +154,70 @@ class ErrorLocator:
         return None
 
     @cached_property
-    def _variable_paths(self) -> Mapping[str, _Path]:
-        """The path of the first argument that has the variable, by the name of the variable."""
-        paths: dict[str, _Path] = {}
-        roots = (self._operation, self._document) if self._operation else (self._document,)
-        for root in roots:
-            for path, node in _walk(root, (), None):
-                if isinstance(node, VariableNode) and path:
-                    paths.setdefault(node.name.value, path)
-        return paths
+    def _variable_paths(self) -> Mapping[str, Path]:
+        return paths_of_variables(self._document, self._operation) if self._operation else {}
 
-    def _places(self, nodes: set[int]) -> dict[int, _Place]:
-        """Return the places of nodes of the document, by the identity of the node."""
-        places = {}
+    def _node_locations(self, nodes: set[int]) -> dict[int, _NodeLocation]:
+        """Return the locations of nodes of the document, by the identity of the node."""
+        locations = {}
         info = TypeInfo(self._schema)
-        for path, node in _walk(self._document, (), info):
+        for path, node in walk(self._document, info):
             if id(node) not in nodes:
                 continue
             # Below a list or input field, the type of the list or input object is the parent's.
-            has_pushed = isinstance(node, ListValueNode | ObjectFieldNode)
-            input_type = info.get_parent_input_type() if has_pushed else info.get_input_type()
-            places[id(node)] = _Place(
+            is_entered = isinstance(node, ListValueNode | ObjectFieldNode)
+            input_type = info.get_parent_input_type() if is_entered else info.get_input_type()
+            locations[id(node)] = _NodeLocation(
                 path, input_type, info.get_directive() or info.get_field_def()
             )
-        return places
+        return locations
 
-    def _in_document(
-        self, error: GraphQLError, places: Mapping[int, _Place]
-    ) -> tuple[_Path, str | None] | None:
-        nodes = [node for node in error.nodes or () if id(node) in places]
+    def _locate_in_document(
+        self, error: GraphQLError, locations: Mapping[int, _NodeLocation]
+    ) -> tuple[Path, str | None] | None:
+        nodes = [node for node in error.nodes or () if id(node) in locations]
         if not nodes:
             return None
         node = nodes[0]
-        path, input_type, owner = places[id(node)]
+        path, input_type, owner = locations[id(node)]
         missing = _MISSING_ARGUMENT.match(error.message)
         if missing and owner:
             return (missing[1],), self._allowed.of_type(owner.args[missing[1]].type)
         if isinstance(node, VariableDefinitionNode) and isinstance(nodes[-1], VariableNode):
-            position = places[id(nodes[-1])]  # the variable is of another type than its position
-            return position.path, f"a variable of the type {position.input_type}"
+            location = locations[id(nodes[-1])]  # the variable is of another type than its position
+            return location.path, f"a variable of the type {location.input_type}"
         if isinstance(node, ArgumentNode):
             return path, self._allowed.arguments(owner.args) if owner else None
-        if isinstance(node, NameNode) and path:
-            return path, "one value"
-        if not isinstance(node, ValueNode | ObjectFieldNode):
+        if not isinstance(node, ValueNode | ObjectFieldNode | NameNode):
             return None
         if owner is None:
             path = self._path_of_default(node)
-        if isinstance(node, ObjectFieldNode):  # `_in_value` adds the name of an unknown field
+        if isinstance(node, NameNode):
+            return (path, "one value") if path else None
+        if _UNDEFINED_VARIABLE.match(error.message):
+            return path, "a variable that the operation defines"
+        if isinstance(node, ObjectFieldNode):  # `_locate_value` adds the name of an unknown field
             path = path[:-1]
-        return self._in_value(error.message, path, input_type) if path else None
+        return self._locate_value(error.message, path, input_type) if path else None
 
-    def _path_of_default(self, node: Node) -> _Path:
+    def _path_of_default(self, node: Node) -> Path:
         """Return the path of a node in the default value of a variable; () if it is unused."""
-        for _, definition in _walk(self._document, (), None):
-            if isinstance(definition, VariableDefinitionNode) and definition.default_value:
-                for path, value in _walk(definition.default_value, (), None):
-                    argument = self._variable_paths.get(definition.variable.name.value)
-                    if value is node and argument:
-                        return (*argument, *path)
+        for operation in self._document.definitions:
+            if not isinstance(operation, OperationDefinitionNode):
+                continue
+            for definition in operation.variable_definitions or ():
+                if definition.default_value is None:
+                    continue
+                for path, value in walk(definition.default_value):
+                    if value is node:
+                        variables = paths_of_variables(self._document, operation)
+                        argument = variables.get(definition.variable.name.value)
+                        return (*argument, *path) if argument else ()
         return ()
 
-    def _in_value(
-        self, message: str, path: _Path, input_type: GraphQLInputType | None
-    ) -> tuple[_Path, str | None]:
+    def _locate_value(
+        self, message: str, path: Path, input_type: GraphQLInputType | None
+    ) -> tuple[Path, str | None]:
         """Return the path of an invalid value, or of an input field in it, and what it allows."""
         named_type = get_named_type(input_type)
         missing, unknown = _MISSING_FIELD.match(message), _UNKNOWN_FIELD.match(message)
@@ -229,25 +230,6 @@ class ErrorLocator:
         expected = input_type if _NULL.match(message) else named_type
         allowed = self._allowed.of_type(expected) if is_input_type(expected) else None
         return path, allowed
-
-
-def _walk(node: Node, path: _Path, info: TypeInfo | None) -> Iterator[tuple[_Path, Node]]:
-    """Yield every node with its path. While a node is yielded, `info` has its type."""
-    if info:
-        info.enter(node)
-    if isinstance(node, ArgumentNode):
-        path = (node.name.value,)
-    elif isinstance(node, ObjectFieldNode):
-        path = (*path, node.name.value)
-    yield path, node
-    for key in node.keys:
-        child = getattr(node, key, None)
-        is_list = isinstance(node, ListValueNode) and key == "values"
-        for index, item in enumerate(child if isinstance(child, list | tuple) else (child,)):
-            if isinstance(item, Node):
-                yield from _walk(item, (*path, str(index)) if is_list else path, info)
-    if info:
-        info.leave(node)
 
 
 def _type_below(
@@ -267,8 +249,8 @@ def _type_below(
 
 
 def _invalid_one_ofs(
-    input_type: GraphQLInputType, value: object, path: _Path
-) -> Iterator[tuple[_Path, GraphQLInputObjectType]]:
+    input_type: GraphQLInputType, value: object, path: Path
+) -> Iterator[tuple[Path, GraphQLInputObjectType]]:
     """Yield the objects in the value of a variable that do not have exactly one non-null field."""
     nullable = get_nullable_type(input_type)
     if isinstance(nullable, GraphQLList) and isinstance(value, list):
@@ -283,7 +265,7 @@ def _invalid_one_ofs(
             yield path, named_type
 
 
-def _with_location(error: GraphQLError, path: _Path, allowed: str | None) -> GraphQLError:
+def _with_location(error: GraphQLError, path: Path, allowed: str | None) -> GraphQLError:
     return GraphQLError(
         error.message,
         nodes=error.nodes,

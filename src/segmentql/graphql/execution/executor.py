@@ -229,7 +229,7 @@ class GraphQLExecutor:
             operation=operation.node,
             variables=request.variables,
         )
-        errors = locator.name_arguments(result.errors or ())
+        errors = locator.add_locations(result.errors or ())
         if result.data is None and not any(core_error.path for core_error in errors):
             return self._reject(errors, context)
         body: dict[str, Any] = {"data": result.data}

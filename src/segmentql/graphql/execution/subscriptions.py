@@ -178,7 +178,7 @@ class SubscriptionExecutor:
             operation=operation.node if operation else None,
             variables=request.variables,
         )
-        return locator.name_arguments(errors)
+        return locator.add_locations(errors)
 
     async def _open_source(
         self, executor: Executor[Any], last_event_id: str | None

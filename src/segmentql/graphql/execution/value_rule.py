@@ -47,5 +47,6 @@ def _value_at(node: ValueNode, path: Sequence[str | int]) -> ValueNode:
         if isinstance(node, ListValueNode) and isinstance(key, int):
             node = node.values[key]
         elif isinstance(node, ObjectValueNode):
-            node = next(field.value for field in node.fields if field.name.value == key)
+            # The last of equal fields counts; another rule reports them.
+            node = {field.name.value: field.value for field in node.fields}[str(key)]
     return node
